@@ -1,0 +1,1 @@
+"""Where readings wait on disk until they are confirmed."""

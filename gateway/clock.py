@@ -1,0 +1,112 @@
+"""Wall, monotonic and boot time, and whether the kernel's clock is synchronised.
+
+Instants and durations are whole milliseconds in the whole program; `Instant` counts from
+1970-01-01T00:00Z. Nothing in modbus, metering, buffer or energinet asks the system for the time:
+a `Clock` is handed in, so that years can be simulated in minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import time
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+Instant: TypeAlias = int
+Millis: TypeAlias = int
+
+SECOND: Millis = 1_000
+MINUTE: Millis = 60 * SECOND
+HOUR: Millis = 60 * MINUTE
+DAY: Millis = 24 * HOUR
+
+
+class Clock(Protocol):
+    """What the rest of the program knows of time."""
+
+    @property
+    def boot_id(self) -> str:
+        """Names this boot of the machine; boot times of two boots cannot be compared."""
+
+    def now(self) -> Instant:
+        """Wall time. May step."""
+
+    def boottime(self) -> Millis:
+        """Time since boot, suspended time included. Never steps."""
+
+    def monotonic(self) -> float:
+        """Seconds, as fine as the machine has them; for measuring short spans."""
+
+    def synchronised(self) -> bool:
+        """Is the wall clock known to be right?"""
+
+    async def sleep(self, seconds: float) -> None:
+        """Let that much time pass."""
+
+
+# <sys/timex.h>: adjtimex() returns TIME_ERROR, and status has STA_UNSYNC, until the clock is set.
+_TIME_ERROR = 5
+_STA_UNSYNC = 0x40
+_TIMEX_BYTES = 256  # struct timex is 208 bytes on 64-bit Linux, 128 on 32-bit
+_TIMESYNCD = Path("/run/systemd/timesync/synchronized")  # touched at each synchronisation
+
+
+class SystemClock:
+    """The machine's own clocks (Linux)."""
+
+    def __init__(self, *, assume_synchronised: bool = False) -> None:
+        self._assume = assume_synchronised
+        self._adjtimex = _load_adjtimex()
+        self.boot_id = _boot_id()
+
+    def now(self) -> Instant:
+        return time.time_ns() // 1_000_000
+
+    def boottime(self) -> Millis:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def synchronised(self) -> bool:
+        return self._assume or self._kernel_says() or self._timesyncd_says()
+
+    def _kernel_says(self) -> bool:
+        if self._adjtimex is None:
+            return False
+        buffer = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes = 0: asks, sets nothing
+        state: int = self._adjtimex(buffer)
+        if state in (-1, _TIME_ERROR):  # -1: forbidden, by systemd's ProtectClock for one
+            return False
+        # struct timex: int modes, 4 longs and then int status; longs are padded to their size.
+        long = ctypes.sizeof(ctypes.c_long)
+        status = int.from_bytes(buffer.raw[5 * long : 5 * long + 4], "little")
+        return not status & _STA_UNSYNC
+
+    def _timesyncd_says(self) -> bool:
+        try:
+            touched = _TIMESYNCD.stat().st_mtime
+        except OSError:
+            return False
+        # /run is made anew at each boot, so a file there is of this boot.
+        return touched > 0
+
+
+def _load_adjtimex() -> ctypes._NamedFuncPointer | None:
+    try:
+        return ctypes.CDLL(None, use_errno=True).adjtimex
+    except (OSError, AttributeError):
+        return None
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        # Without it two boots look alike; btime (the boot's wall time) tells them apart well enough.
+        return f"unknown-{os.stat('/proc/1').st_ctime_ns}" if Path("/proc/1").exists() else "unknown"

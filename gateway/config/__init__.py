@@ -1,0 +1,1 @@
+"""YAML to frozen types; every mistake with its file, line and column."""

@@ -1,0 +1,1 @@
+"""Delivering readings to Energinet within its limits."""

@@ -1,0 +1,79 @@
+"""What the configuration says of Energinet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+from attrs import field, frozen
+
+from gateway.clock import MINUTE, SECOND, Millis
+
+Timestamps: TypeAlias = Literal["local", "offset", "utc"]
+
+
+class Secret:
+    """A text that never shows itself: repr, str and format give ***."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself, for the one place that sends it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+SecretSource: TypeAlias = Callable[[], Secret]
+"""Reads the secret from where it is kept, each time it is called (a file may be replaced).
+
+Raises NotPermitted or GatewayError with a hint where it cannot be read; never shows it.
+"""
+
+
+@frozen
+class Proxy:
+    """An HTTP proxy; `credentials` gives "user:password"."""
+
+    url: str
+    credentials: SecretSource | None = field(default=None, repr=False)
+
+
+@frozen
+class SenderSettings:
+    """One entry under `senders`."""
+
+    name: str
+    import_name: str
+    token: SecretSource = field(repr=False)
+
+
+@frozen
+class EnerginetSettings:
+    """The whole of `energinet`."""
+
+    senders: tuple[SenderSettings, ...]
+    url: str = "https://www.energinet.net/apiImport/data"
+    timestamps: Timestamps = "local"
+    label: Literal["start", "end"] = "start"
+    linger: Millis = 30 * SECOND
+    request_interval: Millis = 10 * MINUTE
+    max_payload: int = 500_000
+    timeout: Millis = 60 * SECOND
+    ca: str | None = None
+    proxy: Proxy | None = None

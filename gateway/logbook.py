@@ -1,0 +1,446 @@
+"""Every event the gateway logs: its name, level, fields, what it means and what to do.
+
+Error: data is or will be lost. Warning: someone should act. Info: a state changed, or the hourly
+summary. Debug: each request. State changes are logged, repetitions are counted. Text that came
+from outside is escaped and cut, so that no meter or server can write a line of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from datetime import UTC, datetime
+from typing import Final, Literal, TypeAlias
+
+from attrs import frozen
+
+Level: TypeAlias = Literal["error", "warning", "info", "debug"]
+
+LOGGER: Final = logging.getLogger("gateway")
+
+MAX_TEXT: Final = 120
+"""Characters of a field's text that are shown."""
+
+
+@frozen
+class Event:
+    """One kind of log line. `fields` are those it may carry; `hint` is printed with the line."""
+
+    name: str
+    level: Level
+    fields: tuple[str, ...]
+    meaning: str
+    action: str
+    hint: str = ""
+
+
+EVENTS: Final[dict[str, Event]] = {}
+
+
+def _event(
+    name: str, level: Level, fields: str, meaning: str, action: str, *, hint: str = ""
+) -> None:
+    EVENTS[name] = Event(name, level, tuple(fields.split()), meaning, action, hint)
+
+
+_event(
+    "gateway.started",
+    "info",
+    "version config buses meters senders pending clock",
+    "The gateway runs with this configuration.",
+    "Nothing to do.",
+)
+_event(
+    "gateway.stopped",
+    "info",
+    "reason pending",
+    "The gateway ended in order; what is pending waits on disk for the next start.",
+    "Nothing to do.",
+)
+_event(
+    "gateway.summary",
+    "info",
+    "read missed sent stored pending in_flight confirmed parked dropped held balanced oldest"
+    " meters_online meters clock buffer_bytes next_request",
+    "Once an hour: what was read and sent since the last summary, and where every value is. "
+    "stored = pending + in_flight + confirmed + parked + dropped.",
+    "Look closer when meters_online is below meters, or when pending grows from hour to hour.",
+)
+_event(
+    "gateway.unbalanced",
+    "error",
+    "stored pending in_flight confirmed parked dropped",
+    "The counts of the buffer do not add up: a value is unaccounted for.",
+    "Keep a copy of the buffer and report it.",
+    hint="keep a copy of the buffer file and report this",
+)
+_event(
+    "config.reloaded",
+    "info",
+    "config meters buses senders",
+    "A changed configuration is in force.",
+    "Nothing to do.",
+)
+_event(
+    "config.refused",
+    "warning",
+    "config mistakes first",
+    "The changed configuration has mistakes; the old one stays in force.",
+    "Run `meter-gateway check`, mend the lines it shows, and reload again.",
+    hint="run meter-gateway check; the old configuration stays in force",
+)
+_event(
+    "task.failed",
+    "error",
+    "task error where",
+    "A part of the gateway met an error it did not expect; it goes on with the next turn.",
+    "Report it with the lines around it.",
+    hint="report this with the lines around it",
+)
+_event(
+    "bus.up", "info", "bus link for", "The line or endpoint is open.", "Nothing to do."
+)
+_event(
+    "bus.down",
+    "warning",
+    "bus link error",
+    "The serial port or the TCP endpoint cannot be used; it is tried again for ever.",
+    "Check the adapter's plug and the path, or the network and the address.",
+    hint="check the adapter and its path, or the network and the address",
+)
+_event(
+    "bus.overloaded",
+    "warning",
+    "bus round interval",
+    "Reading all meters of this line takes longer than the time between two polls.",
+    "Poll less often, raise the baud rate, or split the line. `check` shows its load.",
+    hint="poll less often, raise the baud rate or split the line",
+)
+_event(
+    "meter.online",
+    "info",
+    "meter bus unit lost for",
+    "The meter answers again. `lost` counts the values that are missing.",
+    "Nothing to do.",
+)
+_event(
+    "meter.offline",
+    "warning",
+    "meter bus unit reason error",
+    "The meter does not answer, or only with errors. Its values are missing until it is back.",
+    "Check its power, the wires (A and B may be swapped), unit, baud rate and parity.",
+    hint="check power, wires A/B, unit, baud rate and parity",
+)
+_event(
+    "meter.still_offline",
+    "warning",
+    "meter bus unit reason for lost",
+    "The meter is still silent: said after 1 h, 6 h, and then once a day.",
+    "As for meter.offline.",
+    hint="check power, wires A/B, unit, baud rate and parity",
+)
+_event(
+    "meter.noisy",
+    "warning",
+    "meter bus unit errors requests kind",
+    "Many of this meter's answers were damaged; those were discarded and asked again.",
+    "Check termination (120 ohm at both ends), shield and length of the cable.",
+    hint="check termination, shield and cable",
+)
+_event(
+    "meter.register_refused",
+    "warning",
+    "meter bus unit register exception",
+    "The meter refuses to give this register; its values are missing, the others are read.",
+    "Check that the profile fits the model, with `meter-gateway read METER --raw`.",
+    hint="check that the profile fits the meter's model",
+)
+_event(
+    "meter.not_available",
+    "warning",
+    "meter quantity",
+    "The meter says that it has no value for this quantity.",
+    "Send another quantity, or check how the meter is wired and set.",
+)
+_event(
+    "meter.identity_changed",
+    "warning",
+    "meter was is",
+    "Another serial number answers: the meter was replaced, or two were swapped.",
+    "Check the meter, then run `meter-gateway accept METER`.",
+    hint="check the meter",
+)
+_event(
+    "meter.wrong_model",
+    "warning",
+    "meter profile found",
+    "The meter names itself as another model than its profile is for.",
+    "Choose the profile that fits; `meter-gateway profiles list` shows them.",
+    hint="choose the profile that fits the model",
+)
+_event(
+    "counter.held",
+    "warning",
+    "meter quantity was is reason",
+    "A counter showed an implausible value. It is held and not sent until the next reads agree.",
+    "Watch whether counter.accepted follows; else look at the meter.",
+)
+_event(
+    "counter.accepted",
+    "info",
+    "meter quantity was is reason",
+    "The next reads agreed: the meter was reset or replaced, or wrapped. Counting goes on.",
+    "Nothing to do.",
+)
+_event(
+    "clock.unsynchronised",
+    "warning",
+    "for",
+    "The machine's clock is not known to be right. Samples are kept and stamped later.",
+    "Check that the machine reaches a time server (timedatectl).",
+    hint="check timedatectl",
+)
+_event(
+    "clock.synchronised",
+    "info",
+    "after restamped",
+    "The clock is right now; what was kept has got its time.",
+    "Nothing to do.",
+)
+_event(
+    "clock.stepped",
+    "warning",
+    "by",
+    "The clock was set by this much; everything is planned anew.",
+    "Nothing to do if it happens once after a start.",
+)
+_event(
+    "buffer.opened", "info", "path bytes pending", "The buffer is open.", "Nothing to do."
+)
+_event(
+    "buffer.full",
+    "error",
+    "path free kept_in_memory",
+    "The disk is full. Readings are kept in memory for about an hour; uploading goes on.",
+    "Free room on the disk.",
+    hint="free room on the disk",
+)
+_event(
+    "buffer.unavailable",
+    "error",
+    "path error kept_in_memory",
+    "The buffer cannot be written. Readings are kept in memory and it is tried again.",
+    "Check the card: `dmesg` shows I/O errors and a read-only file system.",
+    hint="check the card with dmesg",
+)
+_event(
+    "buffer.recovered", "info", "path for written", "The buffer can be written again.",
+    "Nothing to do.",
+)
+_event(
+    "buffer.set_aside",
+    "error",
+    "path aside saved lost",
+    "The buffer was damaged. It was set aside, its sound rows were brought over.",
+    "Keep the file set aside until all values are in Energinet; replace an old card.",
+    hint="keep the file set aside; think of a new card",
+)
+_event(
+    "buffer.dropped",
+    "error",
+    "reason count oldest",
+    "Readings were dropped for good.",
+    "Raise max_size or mend what keeps them from being sent.",
+)
+_event(
+    "buffer.volatile",
+    "warning",
+    "path filesystem",
+    "The buffer lies in memory: a restart of the machine loses what was not sent.",
+    "Put it on a disk or card.",
+    hint="put the buffer on a disk",
+)
+_event(
+    "upload.sent",
+    "info",
+    "sender values bytes meters confirmed pending duration",
+    "Energinet took a request.",
+    "Nothing to do.",
+)
+_event(
+    "upload.refused",
+    "warning",
+    "sender status values reason retry",
+    "Energinet refused a request. Every value is kept and sent again.",
+    "The status tells why; see docs/reference/answers.md.",
+)
+_event(
+    "upload.unanswered",
+    "warning",
+    "sender reason error values retry",
+    "No complete answer came. Every value is kept and sent again, unchanged.",
+    "Check the network, the name server, the proxy and the clock.",
+    hint="check network, DNS, proxy and clock",
+)
+_event(
+    "upload.recovered", "info", "sender for requests", "Requests succeed again.",
+    "Nothing to do.",
+)
+_event(
+    "upload.token",
+    "error",
+    "sender status source",
+    "Energinet does not accept this sender's token. Values wait; they are lost after five years.",
+    "Get a new token from the administrator of Energinet and put it in place of the old one.",
+    hint="put a valid token in place; it is read again at the next request",
+)
+_event(
+    "upload.token_shared",
+    "warning",
+    "sender",
+    "The API says too many requests though we kept its window: someone else uses this token.",
+    "Give each gateway a sender and a token of its own.",
+    hint="give each gateway its own sender and token",
+)
+_event(
+    "upload.missing",
+    "warning",
+    "sender meterID",
+    "The answer left out a meterID that was sent: its values are kept and sent again.",
+    "Check that the import identifier exists in Energinet.",
+    hint="check the import identifier in Energinet",
+)
+_event(
+    "upload.short",
+    "warning",
+    "sender meterID sent counted",
+    "Energinet counted another number of values than were sent; they are sent again in halves.",
+    "If it goes on, look at the values with `meter-gateway export`.",
+)
+_event(
+    "upload.parked",
+    "error",
+    "sender meterID status values",
+    "Energinet refuses this meterID. Its values are kept; one is tried every 6 h.",
+    "Check the import identifier and the meter's set-up in Energinet.",
+    hint="check the import identifier in Energinet",
+)
+_event(
+    "upload.unparked", "info", "sender meterID values",
+    "Energinet takes this meterID again; its values are on their way.", "Nothing to do.",
+)
+_event(
+    "upload.smaller",
+    "warning",
+    "sender limit",
+    "Energinet found a body too large: the next ones are smaller.",
+    "Nothing to do.",
+)
+_event(
+    "modbus.request", "debug", "bus unit block duration outcome", "One request and what came.",
+    "Nothing to do.",
+)
+_event(
+    "upload.request", "debug", "sender bytes values status", "One request to Energinet.",
+    "Nothing to do.",
+)
+
+
+# --------------------------------------------------------------------------------------- writing
+
+_NUMBERS: Final = {
+    "error": logging.ERROR,
+    "warning": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+}
+_PRIORITIES: Final = {"error": 3, "warning": 4, "info": 6, "debug": 7}  # syslog(3)
+
+
+def log(event: str, **fields: object) -> None:
+    """Write one line. Raises KeyError for an event, ValueError for a field, not in EVENTS."""
+    kind = EVENTS[event]
+    number = _NUMBERS[kind.level]
+    if unknown := fields.keys() - set(kind.fields):
+        raise ValueError(f"{event} has no field {', '.join(sorted(unknown))}")
+    if not LOGGER.isEnabledFor(number):
+        return
+    shown = {name: fields[name] for name in kind.fields if fields.get(name) is not None}
+    LOGGER.log(number, event, extra={"event": event, "fields": shown})
+
+
+def clean(text: object) -> str:
+    """Text from outside made safe for one log line: control characters escaped, cut to length."""
+    escaped = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
+        for c in str(text)[: MAX_TEXT + 1]
+    )
+    return escaped if len(escaped) <= MAX_TEXT else escaped[: MAX_TEXT - 1] + "…"
+
+
+class LogfmtFormatter(logging.Formatter):
+    """level=… event=… field=value …, one line an event."""
+
+    def __init__(self, *, priorities: bool = False) -> None:
+        super().__init__()
+        self._priorities = priorities
+
+    def format(self, record: logging.LogRecord) -> str:
+        event, fields = _content(record)
+        level = record.levelname.lower()
+        pairs = [("level", level), ("event", event), *fields.items()]
+        line = " ".join(f"{name}={_quoted(clean(value))}" for name, value in pairs)
+        return f"<{_PRIORITIES.get(level, 6)}>{line}" if self._priorities else line
+
+
+class JsonFormatter(logging.Formatter):
+    """The same as one JSON object a line, with the time."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event, fields = _content(record)
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, object] = {"time": at.replace("+00:00", "Z")}
+        line |= {"level": record.levelname.lower(), "event": event}
+        for name, value in fields.items():
+            line[name] = value if isinstance(value, int | float) else clean(value)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _content(record: logging.LogRecord) -> tuple[str, dict[str, object]]:
+    event = getattr(record, "event", None)
+    if event is None:  # a line of a library
+        return "log", {"logger": record.name, "message": record.getMessage()}
+    fields: dict[str, object] = dict(getattr(record, "fields", {}))
+    if hint := EVENTS[event].hint:
+        fields.setdefault("hint", hint)
+    return str(event), fields
+
+
+def _quoted(text: str) -> str:
+    if text and not any(c in ' "=\\' for c in text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+_handler: logging.Handler | None = None
+_lock = threading.Lock()
+
+
+def set_up(*, format: Literal["auto", "logfmt", "json"] = "auto", level: Level = "info") -> None:
+    """Send the gateway's events to standard error. May be called again, at a reload."""
+    global _handler
+    journald = format == "auto" and "JOURNAL_STREAM" in os.environ
+    formatter = JsonFormatter() if format == "json" else LogfmtFormatter(priorities=journald)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    with _lock:
+        if _handler is not None:
+            LOGGER.removeHandler(_handler)
+        LOGGER.addHandler(handler)
+        _handler = handler
+    LOGGER.setLevel(_NUMBERS[level])
+    LOGGER.propagate = False

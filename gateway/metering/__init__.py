@@ -1,0 +1,1 @@
+"""What registers mean: words to exact numbers, numbers to readings. Nothing here does I/O."""

@@ -1,0 +1,70 @@
+"""What the configuration says of a bus."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from attrs import frozen
+
+from gateway.clock import MINUTE, SECOND, Millis
+
+Parity: TypeAlias = Literal["none", "even", "odd"]
+Framing: TypeAlias = Literal["rtu", "ascii", "tcp", "tls"]
+
+
+@frozen
+class SerialLink:
+    """An RS-485 line behind a serial port."""
+
+    path: str
+    baudrate: int = 9600
+    parity: Parity = "none"
+    stopbits: int = 1
+    framing: Literal["rtu", "ascii"] = "rtu"
+    echo: bool = False
+    """The adapter hears its own requests."""
+    rs485: bool = False
+    """Let the kernel switch the direction (UARTs of the board; USB adapters do it themselves)."""
+
+    @property
+    def character_bits(self) -> int:
+        """Bits a character takes on the wire: start, data, parity, stop."""
+        data = 7 if self.framing == "ascii" else 8
+        return 1 + data + (self.parity != "none") + self.stopbits
+
+
+@frozen
+class Tls:
+    """Files for Modbus/TCP Security; all optional."""
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+
+@frozen
+class TcpLink:
+    """A TCP endpoint: a meter, a gateway to a line, or a serial server."""
+
+    host: str
+    port: int = 502
+    framing: Framing = "tcp"
+    disconnect: Literal["never", "after_round"] = "never"
+    tls: Tls | None = None
+
+
+Link: TypeAlias = SerialLink | TcpLink
+
+
+@frozen
+class BusSettings:
+    """One entry under `buses`."""
+
+    name: str
+    link: Link
+    poll: Millis = MINUTE
+    timeout: Millis = SECOND
+    """The longest wait for an answer; learnt below it."""
+    retries: int = 2
+    pause: Millis = 0
+    pause_after_open: Millis = 0
