@@ -183,10 +183,24 @@ class Counts:
 
 
 @frozen
-class Verdict:
-    """What became of one meter's values in one request."""
+class Waiting:
+    """A stored reading that waits to be sent, as the buffer offers it."""
+
+    id: int
+    key: SeriesKey
+    stamp: Instant
+    value: Decimal
+
+
+@frozen
+class Settlement:
+    """What became of some values of one meterID in one request.
+
+    confirmed: done with. kept: still pending. parked: these values only, with the reason.
+    park_series: everything pending of this meterID, now and later, until `unpark_series`.
+    """
 
     key: SeriesKey
-    outcome: Literal["confirmed", "kept", "parked_values", "parked_series"]
+    outcome: Literal["confirmed", "kept", "parked", "park_series", "unpark_series"]
+    ids: tuple[int, ...] = ()
     reason: str = ""
-    """For parked: the status or reason that is shown to people."""
