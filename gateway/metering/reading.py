@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from enum import Enum
 from typing import Literal, TypeAlias
 
 from attrs import field, frozen
@@ -190,6 +191,16 @@ class Waiting:
     key: SeriesKey
     stamp: Instant
     value: Decimal
+
+
+class Offer(Enum):
+    """What a sender answers to a waiting value that the buffer offers it."""
+
+    TAKEN = "taken"
+    SKIP = "skip"
+    """Not this one; go on with the others."""
+    FULL = "full"
+    """No more."""
 
 
 @frozen
