@@ -1,0 +1,147 @@
+"""The local socket: what commands ask of a running service.
+
+A Unix socket beside the buffer; one JSON object a line each way, one request a connection.
+A request is {"do": verb, …}; an answer is {"ok": …} or {"error": text, "hint": text, "exit": n}.
+No port is opened, and the socket's folder decides who may ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import GatewayError, NotPermitted
+from gateway.logbook import log
+
+MAX_LINE = 4_000_000
+"""Bytes of a request or an answer: 500 meters with all their values are under a megabyte."""
+
+Verb = Callable[[Mapping[str, Any]], Awaitable[Any]]
+
+
+class NotRunning(GatewayError):
+    """Nobody listens on the socket: the service does not run."""
+
+
+class RefusedByService(GatewayError):
+    """The service answered with an error of its own; exit code and hint are the service's."""
+
+    def __init__(self, message: str, *, hint: str, exit_code: int) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+
+
+def socket_path(buffer: str | Path) -> Path:
+    """Where the service of this buffer listens."""
+    return Path(f"{buffer}.sock")
+
+
+class ControlServer:
+    """Answers commands while the service runs."""
+
+    def __init__(self, path: Path, verbs: Mapping[str, Verb]) -> None:
+        self._path = path
+        self._verbs = verbs
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Listen. Raises NotPermitted where the socket cannot be made.
+
+        The caller holds the instance lock, so a socket found here is left from a killed service.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            with _short(self._path) as address:
+                listener.bind(address)
+            self._path.chmod(0o660)
+        except OSError as error:
+            listener.close()
+            raise NotPermitted(f"{self._path}: {error.strerror or error}") from error
+        listener.setblocking(False)
+        self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=MAX_LINE)
+
+    async def close(self) -> None:
+        """Stop listening and remove the socket."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            answer = await self._answer(await reader.readline())
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+        except (ConnectionError, ValueError):
+            pass  # the asker went away, or sent more than a line may have
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            verb = self._verbs[request["do"]]
+        except (ValueError, KeyError, TypeError):
+            return {"error": "not a request this version knows", "hint": "", "exit": 1}
+        try:
+            return {"ok": await verb(request)}
+        except GatewayError as error:
+            return {"error": str(error), "hint": error.hint, "exit": error.exit_code}
+        except Exception as error:  # the border of one request: the service goes on
+            log("task.failed", task="control", error=repr(error), where=request["do"])
+            return {"error": repr(error), "hint": "see the log of the service", "exit": 1}
+
+
+def ask(path: Path, verb: str, *, timeout: float = 10.0, **arguments: object) -> Any:
+    """Ask the running service, from a command.
+
+    Raises NotRunning where nobody listens, NotPermitted where this user may not ask, and
+    RefusedByService with the service's own message.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        link.settimeout(timeout)
+        try:
+            with _short(path) as address:
+                link.connect(address)
+        except PermissionError as error:
+            raise NotPermitted(
+                f"{path}: you may not ask the running service", hint="try again with sudo"
+            ) from error
+        except OSError as error:
+            raise NotRunning(
+                "the gateway does not run", hint="start it with `meter-gateway run`"
+            ) from error
+        try:
+            link.sendall(json.dumps({"do": verb, **arguments}).encode() + b"\n")
+            with link.makefile("rb") as answers:
+                line = answers.readline(MAX_LINE)
+            answer = json.loads(line)
+        except (OSError, ValueError) as error:
+            raise GatewayError(
+                "the running service did not answer", hint="look at its log"
+            ) from error
+    if "error" in answer:
+        raise RefusedByService(answer["error"], hint=answer["hint"], exit_code=answer["exit"])
+    return answer["ok"]
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Any:
+    """The path, or one through an open folder where it is over the 107 bytes of sun_path."""
+    if len(os.fsencode(path)) < 108:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
