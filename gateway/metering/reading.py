@@ -129,11 +129,17 @@ class Reading:
 
 @frozen
 class Gap:
-    """A stamp that has no value, and why: a line of the ledger, never a stored reading."""
+    """A stamp that has no value, and why: a line of the ledger, never a stored reading.
+
+    After a long stop it is a run of them: `count` neighbouring stamps from `stamp` to `last`.
+    """
 
     key: SeriesKey
     stamp: Instant
     reason: str
+    last: Instant | None = None
+    """None: only `stamp`."""
+    count: int = 1
 
 
 @frozen
