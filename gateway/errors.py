@@ -1,22 +1,22 @@
 """The errors of the gateway, drawn by what the caller does next.
 
-    GatewayError                  carries a hint and the exit code a command ends with
-    ├── ConfigurationError        stop and show every mistake                        78
-    ├── AlreadyRunning            another process holds the instance lock            73
-    ├── NotPermitted              a file, port or socket refuses us                  77
-    ├── TargetUnreachable         a command's meter or server does not answer        69
-    ├── TryLater                  the API's slot is not free yet                     75
-    ├── MeterError                one request to one unit failed; others go on
-    │   ├── MeterTimeout          no answer: ask again later, probe shortly
-    │   ├── BadAnswer             an answer that cannot be trusted: discarded, asked again
-    │   └── DeviceException       the unit answered with a Modbus exception code
-    ├── LinkDown                  the whole line or endpoint is gone: reconnect, blame no unit
-    ├── StoreError                the buffer could not do what it was asked
-    │   ├── StoreFull             no room: free the ballast, keep sampling in memory
-    │   ├── StoreUnavailable      I/O error or read-only: try again, nothing was committed
-    │   ├── StoreDamaged          the file is not sound: set it aside and salvage
-    │   └── StoreNewer            written by a newer program: refuse, leave it alone
-    └── NoAnswer                  the server's answer did not arrive: the outcome is unknown
+GatewayError                  carries a hint and the exit code a command ends with
+├── ConfigurationError        stop and show every mistake                        78
+├── AlreadyRunning            another process holds the instance lock            73
+├── NotPermitted              a file, port or socket refuses us                  77
+├── TargetUnreachable         a command's meter or server does not answer        69
+├── TryLater                  the API's slot is not free yet                     75
+├── MeterError                one request to one unit failed; others go on
+│   ├── MeterTimeout          no answer: ask again later, probe shortly
+│   ├── BadAnswer             an answer that cannot be trusted: discarded, asked again
+│   └── DeviceException       the unit answered with a Modbus exception code
+├── LinkDown                  the whole line or endpoint is gone: reconnect, blame no unit
+├── StoreError                the buffer could not do what it was asked
+│   ├── StoreFull             no room: free the ballast, keep sampling in memory
+│   ├── StoreUnavailable      I/O error or read-only: try again, nothing was committed
+│   ├── StoreDamaged          the file is not sound: set it aside and salvage
+│   └── StoreNewer            written by a newer program: refuse, leave it alone
+└── NoAnswer                  the server's answer did not arrive: the outcome is unknown
 """
 
 from __future__ import annotations
@@ -50,6 +50,13 @@ class Mistake:
     suggestion: str = ""
     level: str = "error"
     """error or warning."""
+    other: tuple[int, str] | None = None
+    """Number and text of another line that belongs to it: where a repeated name stood first."""
+
+    @property
+    def headline(self) -> str:
+        """file:line:column: error: message, without the line itself."""
+        return f"{self.file}:{self.line}:{self.column}: {self.level}: {self.message}"
 
 
 class ConfigurationError(GatewayError):
@@ -58,7 +65,7 @@ class ConfigurationError(GatewayError):
     exit_code = 78
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
-        n = len(mistakes)
+        n = sum(mistake.level == "error" for mistake in mistakes)
         super().__init__(
             f"{n} mistake{'' if n == 1 else 's'} in the configuration",
             hint="mend the lines shown and run `meter-gateway check` again",

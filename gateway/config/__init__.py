@@ -1,1 +1,14 @@
-"""YAML to frozen types; every mistake with its file, line and column."""
+"""YAML to GatewayConfig; every mistake with its file, line and column."""
+
+from gateway.config.gateway import DEFAULT_PATH, Loaded, find_path, load, own_profiles
+from gateway.config.library import Library, UnknownProfile
+
+__all__ = [
+    "DEFAULT_PATH",
+    "Library",
+    "Loaded",
+    "UnknownProfile",
+    "find_path",
+    "load",
+    "own_profiles",
+]

@@ -1,0 +1,94 @@
+"""`meter-gateway`: the commands by name, and how a command ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final
+
+import click
+
+import gateway
+from gateway.cli.output import show_error
+from gateway.errors import GatewayError
+
+COMMANDS: Final = {
+    "run": ("gateway.cli.run:run", "The gateway, in the foreground."),
+    "demo": ("gateway.cli.demo:demo", "The whole way on this machine, with simulated meters."),
+    "simulate": ("gateway.cli.simulate:simulate", "Simulated meters to practise on."),
+    "read": ("gateway.cli.read:read", "What a meter shows right now."),
+    "check": ("gateway.cli.check:check", "The configuration: mistakes, and what it will cost."),
+    "status": ("gateway.cli.status:status", "Buses, meters, what is pending, the next request."),
+    "send": ("gateway.cli.send:send", "The next request to Energinet: shown, or made now."),
+    "export": ("gateway.cli.export:export", "Readings as CSV."),
+    "explain": ("gateway.cli.explain:explain", "What a log event means and what to do."),
+    "profiles": ("gateway.cli.profiles:profiles", "The meter models that are known."),
+}
+"""Name to where the command is, imported when it is called, and its line in --help."""
+
+
+class Commands(click.Group):
+    """Imports a command only when it is called, so that --help and each start are quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command itself."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, function = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), function)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Their lines, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(gateway.__version__, "--version", prog_name="meter-gateway")
+def cli() -> None:
+    """Bring readings of Modbus meters to Energinet.
+
+    Start with `meter-gateway demo`, or with a configuration and `meter-gateway check`.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and end the process with its exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    try:
+        found: Any = cli.main(
+            args=list(arguments) if arguments is not None else None,
+            prog_name="meter-gateway",
+            standalone_mode=False,
+        )
+    except GatewayError as error:
+        show_error(error)
+        return error.exit_code
+    except click.Abort:
+        click.echo("stopped", err=True)
+        return 1
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone (`… | head`); the interpreter would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    return found if isinstance(found, int) else 0
+
+
+if __name__ == "__main__":
+    main()

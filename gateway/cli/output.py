@@ -1,0 +1,100 @@
+"""What all commands share: --config, how mistakes and errors are shown, exit codes.
+
+0 done, 1 failed, 2 usage, 3 partly, 69 target unreachable, 73 already running, 75 try later,
+77 permission, 78 configuration. Data goes to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
+
+import click
+
+from gateway.errors import ConfigurationError, GatewayError, Mistake
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+WIDEST: Final = 200
+"""Characters of a source line that are shown around a mistake."""
+
+_COLOURS: Final = {"error": "red", "warning": "yellow"}
+
+
+def config_option(command: Command) -> Command:
+    """Add --config FILE; the command gets it as `config: str | None`, for `find_path`."""
+    option = click.option(
+        "--config",
+        metavar="FILE",
+        help="The configuration. Default: $METER_GATEWAY_CONFIG, else"
+        " /etc/meter-gateway/gateway.yaml.",
+    )
+    return option(command)
+
+
+def print_json(value: object) -> None:
+    """Data for scripts, to standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def show_error(error: GatewayError) -> None:
+    """An error and what to try next, to standard error."""
+    if isinstance(error, ConfigurationError):
+        click.echo(render(error.mistakes), err=True)
+        click.echo(err=True)
+    click.echo(click.style("error: ", fg="red") + escaped(str(error)), err=True)
+    if error.hint:
+        click.echo(f"  try: {escaped(error.hint)}", err=True)
+
+
+def render(mistakes: Iterable[Mistake]) -> str:
+    """Mistakes as they are printed: place and message, the line, a caret, the suggestion."""
+    return "\n".join(line for mistake in mistakes for line in _lines(mistake))
+
+
+def mistake_view(mistake: Mistake) -> dict[str, object]:
+    """One mistake for `--json`."""
+    return {
+        "level": mistake.level,
+        "file": mistake.file,
+        "line": mistake.line,
+        "column": mistake.column,
+        "message": mistake.message,
+        "suggestion": mistake.suggestion,
+    }
+
+
+def escaped(text: str) -> str:
+    """Text on a terminal: line breaks are kept, other control characters are shown as codes."""
+    return "".join(
+        c
+        if c.isprintable() or c == "\n"
+        else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in text
+    )
+
+
+def _lines(mistake: Mistake) -> Iterable[str]:
+    colour = _COLOURS.get(mistake.level)
+    place = f"{mistake.file}:{mistake.line}:{mistake.column}: "
+    level = click.style(f"{mistake.level}: ", fg=colour)
+    yield click.style(escaped(place), bold=True) + level + escaped(mistake.message)
+    if not mistake.source.strip():
+        if mistake.suggestion:
+            yield f"     | {escaped(mistake.suggestion)}"
+        return
+    if mistake.other is not None:
+        number, source = mistake.other
+        yield f"{number:4} | {_flat(source)[:WIDEST]}"
+    source, column = _flat(mistake.source), mistake.column - 1
+    width = max(1, min(mistake.width, len(source) - column, WIDEST))
+    start = max(0, column + width - WIDEST + 20) if len(source) > WIDEST else 0
+    yield f"{mistake.line:4} | {source[start : start + WIDEST]}"
+    caret = click.style("^" * width, fg=colour)
+    yield f"     | {' ' * (column - start)}{caret} {escaped(mistake.suggestion)}".rstrip()
+
+
+def _flat(source: str) -> str:
+    """The line with every character one column wide."""
+    return "".join(c if c.isprintable() else "\u00b7" for c in source.replace("\t", " "))

@@ -1,0 +1,183 @@
+"""`meter-gateway profiles`: the meter models that are known."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from gateway.cli.output import config_option, print_json
+from gateway.config import Library, UnknownProfile, find_path, own_profiles
+from gateway.errors import GatewayError
+from gateway.metering.profile import Computed, DeviceProfile, Identity
+from gateway.metering.register import Register
+
+
+@click.group()
+def profiles() -> None:
+    """The meter models that are known, and checking one's own."""
+
+
+@profiles.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@config_option
+def list_(as_json: bool, config: str | None) -> None:
+    """List every profile: its name, and the maker, model and kind of meter."""
+    rows = [
+        {"name": p.name, "maker": p.maker, "model": p.model, "kind": p.kind}
+        for p in _library(config).all()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    rows.insert(0, {"name": "NAME", "maker": "MAKER", "model": "MODEL", "kind": "KIND"})
+    widths = [max(len(row[key]) for row in rows) for key in rows[0]]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row.values(), widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+@profiles.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@config_option
+def show(name: str, as_json: bool, config: str | None) -> None:
+    """Show the registers of the profile NAME, with what it extends resolved."""
+    library = _library(config)
+    try:
+        profile = library.get(name)
+    except UnknownProfile as unknown:
+        hint = unknown.suggestion or "`meter-gateway profiles list` shows them"
+        raise GatewayError(str(unknown), hint=hint) from None
+    if as_json:
+        print_json(view(profile))
+    else:
+        click.echo("\n".join(_page(profile)))
+
+
+@profiles.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@config_option
+def check(file: Path, config: str | None) -> None:
+    """Check the profile in FILE and explain every mistake."""
+    profile = _library(config).check(file)
+    count = len(profile.quantities())
+    click.echo(f"{file} is sound: {profile.maker} {profile.model}, {count} quantities")
+
+
+def _library(config: str | None) -> Library:
+    """The shipped profiles, and one's own where a configuration names a folder of them."""
+    path = find_path(config)
+    if config is None and "METER_GATEWAY_CONFIG" not in os.environ and not path.is_file():
+        return Library()
+    return Library(own_profiles(path))
+
+
+def view(profile: DeviceProfile) -> dict[str, object]:
+    """A profile as `profiles show --json` prints it."""
+    found: dict[str, object] = {
+        "name": profile.name,
+        "maker": profile.maker,
+        "model": profile.model,
+        "kind": profile.kind,
+        "serial": {
+            "baudrate": profile.serial.baudrate,
+            "parity": profile.serial.parity,
+            "stopbits": profile.serial.stopbits,
+            "unit": profile.serial.unit,
+        },
+        "registers": [_register(register) for register in profile.registers],
+        "computed": [_computed(total) for total in profile.computed],
+        "identity": [_identity(identity) for identity in profile.identity],
+        "sources": dict(profile.sources),
+        "notes": list(profile.notes),
+    }
+    if profile.sunspec is not None:
+        found["sunspec"] = {
+            "models": list(profile.sunspec.models),
+            "header": profile.sunspec.header,
+            "bases": list(profile.sunspec.bases),
+        }
+    return found
+
+
+def _place(register: Register) -> dict[str, object]:
+    return {
+        "function": register.function,
+        "address": register.address,
+        "type": register.encoding.type,
+        "words": register.count,
+        "word_order": register.encoding.word_order,
+        "byte_order": register.encoding.byte_order,
+    }
+
+
+def _register(register: Register) -> dict[str, object]:
+    found: dict[str, object] = {"quantity": register.name, **_place(register)}
+    found["scale"] = f"{register.scale:f}"
+    found["unit"] = register.unit
+    if register.not_available:
+        found["not_available"] = sorted(register.not_available)
+    if register.scale_register is not None:
+        found["scale_register"] = _place(register.scale_register)
+    if register.unit_register is not None:
+        factors = {str(code): f"{factor:f}" for code, factor in register.unit_factors}
+        found["unit_register"] = {**_place(register.unit_register), "factors": factors}
+    if register.modulus is not None:
+        found["modulus"] = f"{register.modulus:f}"
+    found["sources"] = list(register.sources)
+    if register.note:
+        found["note"] = register.note
+    return found
+
+
+def _computed(total: Computed) -> dict[str, object]:
+    def terms(registers: tuple[Register, ...]) -> list[dict[str, object]]:
+        named = [_register(register) for register in registers]
+        return [{"name": each.pop("quantity"), **each} for each in named]
+
+    return {
+        "quantity": total.quantity,
+        "unit": total.unit,
+        "plus": terms(total.plus),
+        "minus": terms(total.minus),
+    }
+
+
+def _identity(identity: Identity) -> dict[str, object]:
+    expected = list(identity.expected)
+    return {"what": identity.what, **_place(identity.register), "expected": expected}
+
+
+def _page(profile: DeviceProfile) -> list[str]:
+    lines = [f"{profile.name}: {profile.maker} {profile.model} ({profile.kind})"]
+    serial = profile.serial
+    if serial.baudrate is not None:
+        parts = [f"{serial.baudrate} baud", f"parity {serial.parity}", f"stop {serial.stopbits}"]
+        lines.append(f"  leaves the factory with {', '.join(parts)}, unit {serial.unit}")
+    if profile.sunspec is not None:
+        lines.append(f"  SunSpec: addresses for base {profile.sunspec.bases[0]}")
+    width = max(len(name) for name in ("quantity", *profile.quantities()))
+    lines.append(f"\n  {'quantity':<{width}}  function  address  type    words   scale  unit")
+    for register in profile.registers:
+        encoding = register.encoding
+        order = encoding.word_order if register.count > 1 else ""
+        lines.append(
+            f"  {register.name:<{width}}  {register.function:>8}  {register.address:>7}"
+            f"  {encoding.type:<6}  {order:<6}  {f'{register.scale:f}':>5}  {register.unit}"
+        )
+    for total in profile.computed:
+        plus = " + ".join(term.name for term in total.plus)
+        minus = "".join(f" - {term.name}" for term in total.minus)
+        lines.append(f"  {total.quantity:<{width}}  = {plus}{minus} {total.unit}")
+    for identity in profile.identity:
+        register = identity.register
+        means = f" (this model: {', '.join(identity.expected)})" if identity.expected else ""
+        lines.append(
+            f"  {identity.what:<{width}}  {register.function:>8}  {register.address:>7}"
+            f"  {register.encoding.type:<6}{means}"
+        )
+    lines += ["", "Sources:", *(f"  {name}: {what}" for name, what in profile.sources)]
+    lines += [f"Note: {note}" for note in profile.notes]
+    return lines

@@ -1,0 +1,46 @@
+"""Every key of gateway.yaml, by the section it stands in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+ROOT: Final = (
+    "timezone", "energinet", "defaults", "buses", "meters", "profiles", "buffer", "clock", "log",
+)  # fmt: skip
+ENERGINET: Final = (
+    "url", "timestamps", "label", "linger", "request_interval", "max_payload", "timeout", "ca",
+    "proxy", "senders",
+)  # fmt: skip
+SENDER: Final = ("name", "import", "token")
+PROXY: Final = ("url", "credentials")
+DEFAULTS: Final = ("every", "as", "gap")
+BUS: Final = ("poll", "timeout", "retries", "pause", "pause_after_open", "framing")
+SERIAL: Final = ("serial", "baudrate", "parity", "stopbits", "echo", "rs485")
+TCP: Final = ("tcp", "disconnect", "tls")
+TLS: Final = ("ca", "certificate", "key")
+METER: Final = (
+    "name", "bus", "unit", "profile", "sender", "import", "multiplier", "serial_number",
+    "max_power", "send",
+)  # fmt: skip
+SEND: Final = ("meterID", "quantity", "as", "every", "gap")
+BUFFER: Final = ("path", "keep", "max_size")
+CLOCK: Final = ("assume_synchronised",)
+LOG: Final = ("format", "level")
+
+_SECTIONS: Final = (
+    ("the entries under `send`", SEND),
+    ("a meter", METER),
+    ("a bus on TCP", TCP),
+    ("a bus on a serial line", SERIAL),
+    ("a bus", BUS),
+    ("`log`", LOG),
+    ("`clock`", CLOCK),
+    ("`buffer`", BUFFER),
+    ("a sender", SENDER),
+    ("`energinet`", ENERGINET),
+    ("the top of the file", ROOT),
+)
+
+BELONGS: Final[Mapping[str, str]] = {key: where for where, keys in _SECTIONS for key in keys}
+"""Key to where it belongs, for one that stands in the wrong place."""

@@ -1,0 +1,344 @@
+"""A profile file: read, and laid over the profile that it extends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from attrs import evolve, field, frozen
+
+from gateway.clock import MINUTE, SECOND
+from gateway.config.document import Node, Table, compose
+from gateway.config.fields import Fields, items, list_of, table
+from gateway.config.registers import (
+    Common,
+    Context,
+    quantity,
+    read_common,
+    read_identity,
+    read_part,
+    read_register,
+)
+from gateway.config.report import Report, Span, did_you_mean, quoted
+from gateway.config.values import Wrong, boolean, choice, duration, integer, text
+from gateway.metering.profile import (
+    Computed,
+    DeviceProfile,
+    Identity,
+    Kind,
+    Limits,
+    SerialDefaults,
+    SunSpec,
+)
+from gateway.metering.quantity import QUANTITIES
+from gateway.metering.register import Register
+
+KEYS: Final = (
+    "maker", "model", "kind", "extends", "without", "sources", "serial", "requests", "identity",
+    "defaults", "registers", "parts", "computed", "sunspec", "notes",
+)  # fmt: skip
+SERIAL: Final = ("baudrate", "parity", "stopbits", "unit")
+REQUESTS: Final = (
+    "max_registers", "holes", "hole_ranges", "even", "single", "whole_blocks", "pause",
+    "pause_after_open", "answer_time",
+)  # fmt: skip
+COMPUTED: Final = ("quantity", "plus", "minus")
+SUNSPEC: Final = ("models", "header", "bases")
+
+
+@frozen
+class Sum:
+    """One entry under `computed`, its terms still names."""
+
+    quantity: str
+    plus: tuple[str, ...]
+    minus: tuple[str, ...]
+
+
+@frozen
+class Draft:
+    """A profile as far as its file and those it extends say; nothing of it is resolved yet."""
+
+    maker: str = ""
+    model: str = ""
+    kind: Kind | None = None
+    sources: Mapping[str, str] = field(factory=dict)
+    serial: SerialDefaults = field(factory=SerialDefaults)
+    limits: Limits = field(factory=Limits)
+    common: Common = field(factory=Common)
+    identity: Mapping[str, Identity] = field(factory=dict)
+    registers: Mapping[str, Register] = field(factory=dict)
+    parts: Mapping[str, Register] = field(factory=dict)
+    computed: Mapping[str, Sum] = field(factory=dict)
+    sunspec: SunSpec | None = None
+    notes: tuple[str, ...] = ()
+
+
+Extend = Callable[[Node, Report], "Draft | None"]
+"""Finds the profile named under `extends`; reports why not, and gives None."""
+
+
+def read_draft(file: Path, text_: str, extend: Extend) -> Draft:
+    """What one profile file says. Raises ConfigurationError with every mistake found."""
+    report = Report(file, text_)
+    root = compose(text_, report)
+    if root is None:
+        report.error(Span(1, 1, 1, 1), "the file is empty", "a profile has maker, model, kind, …")
+        root = Table((), Span(1, 1, 1, 1), complete=False)
+    body = table(report, root, "the profile")
+    draft = Draft()
+    if body is not None:
+        fields = Fields(report, body, "the profile", KEYS)
+        node = fields.node("extends")
+        parent = extend(node, report) if node is not None else Draft()
+        # What hangs on a profile that cannot be had is not judged.
+        if parent is not None:
+            draft = _overlay(fields, parent)
+    report.raise_if_failed()
+    return draft
+
+
+def resolve(name: str, draft: Draft) -> DeviceProfile:
+    """The finished profile of a draft that was read without a mistake."""
+    known = {**draft.registers, **draft.parts}
+    computed = tuple(
+        Computed(
+            total.quantity,
+            tuple(known[term] for term in total.plus),
+            tuple(known[term] for term in total.minus),
+            QUANTITIES[total.quantity].unit,
+        )
+        for total in draft.computed.values()
+    )
+    assert draft.kind is not None
+    return DeviceProfile(
+        name=name,
+        maker=draft.maker,
+        model=draft.model,
+        kind=draft.kind,
+        registers=tuple(draft.registers.values()),
+        computed=computed,
+        limits=draft.limits,
+        serial=draft.serial,
+        identity=tuple(draft.identity.values()),
+        sunspec=draft.sunspec,
+        sources=tuple(draft.sources.items()),
+        notes=draft.notes,
+    )
+
+
+def _overlay(fields: Fields, parent: Draft) -> Draft:
+    report = fields.report
+    base = _without(fields, parent)
+    sources = {**base.sources, **_texts(fields, "sources")}
+    if not sources and "sources" not in fields:
+        fields.missing("sources", 'sources: {manual: "document and revision"}')
+    limits = _limits(fields, base.limits)
+    common = read_common(report, fields.node("defaults"), base.common, sources)
+    context = Context(report, common, sources, limits.max_registers)
+    identity = dict(base.identity)
+    for node in _list(fields, "identity"):
+        found = read_identity(context, node)
+        if found is not None:
+            identity[found[0].name] = Identity(found[0].name, *found)
+    registers, parts, computed = dict(base.registers), dict(base.parts), dict(base.computed)
+    for node in _list(fields, "registers"):
+        register = read_register(context, node)
+        if register is not None:
+            registers[register.name] = register
+            computed.pop(register.name, None)
+    for node in _list(fields, "parts"):
+        register = read_part(context, node)
+        if register is not None:
+            parts[register.name] = register
+    draft = Draft(
+        maker=fields.get("maker", text, base.maker),
+        model=fields.get("model", text, base.model),
+        kind=fields.get("kind", choice("electricity", "heat", "water", "gas"), base.kind),
+        sources=sources,
+        serial=_serial(fields, base.serial),
+        limits=limits,
+        common=common,
+        identity=identity,
+        registers=registers,
+        parts=parts,
+        computed=computed,
+        sunspec=_sunspec(fields, base.sunspec),
+        notes=fields.many("notes", text, base.notes),
+    )
+    for key in ("maker", "model", "kind"):
+        if not getattr(draft, key):
+            fields.missing(key, "kind: electricity, heat, water or gas" if key == "kind" else "")
+    for node in _list(fields, "computed"):
+        _sum(context, draft, node, registers, computed)
+    _check_terms(fields, draft)
+    if not draft.registers and fields.sound("registers") and not report.failed:
+        fields.missing("registers")
+    return draft
+
+
+def _without(fields: Fields, parent: Draft) -> Draft:
+    known = {*parent.registers, *parent.parts, *parent.computed, *parent.identity}
+
+    def one(node: Node) -> str:
+        found = text(node)
+        if found not in known:
+            hint = did_you_mean(found, known)
+            raise Wrong(f"{quoted(found)} is not in the profile that is extended", hint)
+        return found
+
+    dropped = fields.many("without", one, most=500)
+    if "without" in fields and "extends" not in fields:
+        fields.error("without", "without: there is nothing to leave out without `extends`")
+    if not dropped:
+        return parent
+    return evolve(
+        parent,
+        registers={k: v for k, v in parent.registers.items() if k not in dropped},
+        parts={k: v for k, v in parent.parts.items() if k not in dropped},
+        computed={k: v for k, v in parent.computed.items() if k not in dropped},
+        identity={k: v for k, v in parent.identity.items() if k not in dropped},
+    )
+
+
+def _sum(
+    context: Context,
+    draft: Draft,
+    node: Node,
+    registers: dict[str, Register],
+    computed: dict[str, Sum],
+) -> None:
+    """One entry under `computed`, added to those found."""
+    body = table(context.report, node, "computed")
+    if body is None:
+        return
+    fields = Fields(context.report, body, "computed", COMPUTED)
+    own = fields.require("quantity", quantity, "", example="quantity: active_energy_net_total")
+    if own and own in context.names:
+        fields.error("quantity", f"{quoted(own)} stands twice", first=context.names[own])
+    elif own:
+        context.names[own] = fields.at_value("quantity")
+    unit = QUANTITIES[own].unit if own else ""
+    known = {**draft.parts, **draft.registers}
+
+    def term(node: Node) -> str:
+        found = text(node)
+        if found not in known:
+            # A register that was written, but wrongly, is reported already.
+            if found in context.names:
+                return found
+            hint = did_you_mean(found, known)
+            raise Wrong(f"{quoted(found)} is neither a register nor a part here", hint)
+        if own and known[found].unit != unit:
+            raise Wrong(f"{found} is in {known[found].unit or 'no unit'}, {own} in {unit}")
+        return found
+
+    plus, minus = fields.many("plus", term), fields.many("minus", term)
+    if not plus and fields.sound("plus"):
+        fields.missing("plus", "plus: [NAME, NAME]", "computed: plus needs at least one register")
+    if fields.sound(*COMPUTED):
+        registers.pop(own, None) if own not in (*plus, *minus) else None
+        computed[own] = Sum(own, plus, minus)
+
+
+def _check_terms(fields: Fields, draft: Draft) -> None:
+    """What was inherited under `computed` needs registers that `without` may have dropped."""
+    known = {*draft.registers, *draft.parts}
+    for total in draft.computed.values():
+        for term in (*total.plus, *total.minus):
+            if term not in known and not fields.report.failed:
+                message = f"{total.quantity} is computed from {term}, which is left out"
+                hint = f"leave {total.quantity} out too"
+                fields.report.error(fields.at_value("without"), message, hint)
+
+
+def _list(fields: Fields, key: str) -> tuple[Node, ...]:
+    node = fields.node(key)
+    if node is None:
+        return ()
+    return items(fields.report, node, key) or ()
+
+
+def _texts(fields: Fields, key: str) -> dict[str, str]:
+    node = fields.node(key)
+    body = table(fields.report, node, key) if node is not None else None
+    if body is None:
+        return {}
+    names = [name.text for name, _ in body.entries]
+    inner = Fields(fields.report, body, key, names, at=fields.at_key(key))
+    return {name: inner.get(name, text, "") for name in names}
+
+
+def _serial(fields: Fields, base: SerialDefaults) -> SerialDefaults:
+    inner = _section(fields, "serial", SERIAL)
+    if inner is None:
+        return base
+    return SerialDefaults(
+        baudrate=inner.get("baudrate", integer(110, 4_000_000), base.baudrate),
+        parity=inner.get("parity", choice("none", "even", "odd"), base.parity),
+        stopbits=inner.get("stopbits", integer(1, 2), base.stopbits),
+        unit=inner.get("unit", integer(0, 255), base.unit),
+    )
+
+
+def _limits(fields: Fields, base: Limits) -> Limits:
+    inner = _section(fields, "requests", REQUESTS)
+    if inner is None:
+        return base
+    address = integer(0, 65_535)
+    return Limits(
+        max_registers=inner.get("max_registers", integer(1, 125), base.max_registers),
+        holes=inner.get("holes", boolean, base.holes),
+        hole_ranges=inner.many("hole_ranges", _range(address), base.hole_ranges),
+        even=inner.get("even", boolean, base.even),
+        single=inner.get("single", boolean, base.single),
+        whole_blocks=inner.many("whole_blocks", _block(address), base.whole_blocks),
+        pause=inner.get("pause", duration(0, 10 * SECOND), base.pause),
+        pause_after_open=inner.get("pause_after_open", duration(0, MINUTE), base.pause_after_open),
+        answer_time=inner.get("answer_time", duration(0, MINUTE), base.answer_time),
+    )
+
+
+def _range(address: Callable[[Node], int]) -> Callable[[Node], tuple[int, int]]:
+    def read(node: Node) -> tuple[int, int]:
+        found = list_of(address, most=2)(node)
+        if len(found) != 2 or found[0] > found[1]:
+            raise Wrong("a range is [first, last]")
+        return found[0], found[1]
+
+    return read
+
+
+def _block(address: Callable[[Node], int]) -> Callable[[Node], tuple[int, int, int]]:
+    def read(node: Node) -> tuple[int, int, int]:
+        found = list_of(address, most=3)(node)
+        if len(found) != 3 or not 1 <= found[0] <= 4 or not 1 <= found[2] <= 125:
+            raise Wrong("a block is [function, first, count]")
+        return found[0], found[1], found[2]
+
+    return read
+
+
+def _sunspec(fields: Fields, base: SunSpec | None) -> SunSpec | None:
+    inner = _section(fields, "sunspec", SUNSPEC)
+    if inner is None:
+        return base
+    base = base or SunSpec(())
+    number = integer(0, 65_535)
+    found = SunSpec(
+        models=inner.many("models", number, base.models),
+        header=inner.get("header", integer(0, 65_535), base.header),
+        bases=inner.many("bases", number, base.bases),
+    )
+    if not found.models:
+        inner.missing("models", "models: [203], the ids of the SunSpec meter models")
+    return found
+
+
+def _section(fields: Fields, key: str, known: tuple[str, ...]) -> Fields | None:
+    node = fields.node(key)
+    body = table(fields.report, node, key) if node is not None else None
+    if body is None:
+        return None
+    return Fields(fields.report, body, key, known, at=fields.at_key(key))
