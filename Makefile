@@ -1,0 +1,52 @@
+# Each target makes its own environment in .venv from the lock; only Python >= 3.11 is needed.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+DURATION ?= 60s
+SHORT ?=
+
+.PHONY: help env demo test lint prove bench lock clean
+
+help:
+	@echo "make demo [DURATION=30s]   the whole way on simulated meters"
+	@echo "make test                  the tests"
+	@echo "make lint                  style, types, and who may import whom"
+	@echo "make prove [SHORT=1]       the long proofs: kills, damage, crash states"
+	@echo "make bench                 measured beside peers, into bench/README.md"
+	@echo "make clean                 remove what the others made"
+
+env: $(VENV)/.made
+
+$(VENV)/.made: requirements-dev.lock pyproject.toml deploy/make-venv.sh
+	@bash deploy/make-venv.sh $(VENV) requirements-dev.lock
+	@touch $@
+
+demo: env
+	@$(BIN)/meter-gateway demo --duration $(DURATION)
+
+test: env
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: env
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run deploy/*.sh; \
+	else echo "shellcheck is not installed: scripts were not checked"; fi
+
+prove: env
+	$(BIN)/python -m pytest tests/proofs -v -rA --timeout 3600 --override-ini addopts="--import-mode=importlib --strict-markers" $(if $(SHORT),--short)
+
+bench: env
+	$(BIN)/python -m bench.run
+
+# Needs uv; run after the dependencies in pyproject.toml changed.
+lock:
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url --group dev pyproject.toml -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build bench/.peers
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
