@@ -1,0 +1,266 @@
+"""What goes in: the series, and commits of readings, gaps, samples and states, all or nothing."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TypeAlias
+
+from attrs import evolve, frozen
+
+from gateway.buffer.index import Block, Change, Index, Line, note, write_series
+from gateway.buffer.rows import (
+    BLOCK_BITS,
+    BLOCKS,
+    GAPS,
+    HEADS,
+    NAMES,
+    READINGS,
+    SAMPLES,
+    STATES,
+    Row,
+    to_columns,
+)
+from gateway.buffer.spans import held
+from gateway.buffer.views import bounds
+from gateway.clock import Instant
+from gateway.metering.reading import Commit, Reading, Series, SeriesKey
+
+Transaction: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection]]
+
+
+@frozen
+class Appended:
+    """What a commit came to."""
+
+    stored: int
+    repeated: tuple[Reading, ...] = ()
+    """Readings whose stamp their series has already: the first is kept, these were not stored."""
+
+
+class _Plan:
+    """What a commit writes, worked out before anything is written."""
+
+    def __init__(self, index: Index, commit: Commit) -> None:
+        self.index = index
+        self.commit = commit
+        self.places: list[tuple[Line, int, int, int]] = []
+        """Series, id, number and stamp of each new row."""
+        self.rows: list[Row] = []
+        self.held: list[tuple[Line, int, int, str]] = []
+        self.repeated: list[Reading] = []
+        self.heads: dict[int, tuple[int, int, int]] = {}
+        """Series to newest id, number and latest stamp, as they will be."""
+        self.gaps: dict[int, Row] = {}
+        """Rows of `gaps` by id, new or grown."""
+        self.names = dict(index.names)
+
+    def readings(self, connection: sqlite3.Connection) -> None:
+        """Number the readings whose stamps are new to their series."""
+        index = self.index
+        late = _late(connection, index, self.commit.readings)
+        seen: set[tuple[int, int]] = set()
+        id = index.top
+        for reading in self.commit.readings:
+            line = _line(index, reading.key)
+            stamp = _seconds(reading.stamp)
+            if (line.id, stamp) in seen or (line.id, stamp) in late:
+                self.repeated.append(reading)
+                continue
+            seen.add((line.id, stamp))
+            id += 1
+            head = self.heads.get(line.id, (line.newest, line.stored, line.latest))
+            n = head[1] + 1
+            self.heads[line.id] = (id, n, max(head[2], stamp))
+            why = reading.held or None
+            value, exponent = to_columns(reading.value)
+            self.rows.append(
+                READINGS.sealed(id, line.id, n, stamp, value, exponent, reading.raw.pack(), why)
+            )
+            self.places.append((line, id, n, stamp))
+            if why:
+                self.held.append((line, id, n, why))
+
+    def ledger(self) -> None:
+        """A gap lengthens the run before it if the reason is the same and no reading is between."""
+        runs = dict(self.index.gaps)
+        top = self.index.gap_top
+        for gap in self.commit.gaps:
+            line = _line(self.index, gap.key)
+            stamp = _seconds(gap.stamp)
+            run = runs.get(line.id)
+            if run is not None and stamp <= run[2]:
+                continue
+            latest = self.heads.get(line.id, (0, 0, line.latest))[2]
+            if run is not None and run[3] == gap.reason and latest <= run[2]:
+                run = (run[0], run[1], stamp, run[3], run[4] + 1)
+            else:
+                top += 1
+                run = (top, stamp, stamp, gap.reason, 1)
+            runs[line.id] = run
+            self.gaps[run[0]] = GAPS.sealed(run[0], line.id, *run[1:])
+
+    def blocks(self) -> dict[int, Block]:
+        """Blocks that are full with these rows, as they will be."""
+        after: dict[int, Block] = {}
+        for _, id, _, stamp in self.places:
+            number = id >> BLOCK_BITS
+            block = after.get(number)
+            if block is None:
+                block = after[number] = evolve(self.index.blocks.get(number, Block()))
+            block.earliest = min(block.earliest, stamp)
+            block.latest = max(block.latest, stamp)
+            block.open += 1
+        top = self.places[-1][1] if self.places else 0
+        return {n: block for n, block in after.items() if (n + 1) << BLOCK_BITS <= top + 1}
+
+
+def declare(index: Index, series: Sequence[Series], transaction: Transaction) -> None:
+    """Make these the series of the configuration; the others stay known, unlisted."""
+    wanted = {one.key: one for one in series}
+    changed: list[Line] = []
+    for line in index.lines.values():
+        one = wanted.pop(line.series.key, None)
+        if one is None and line.listed:
+            changed.append(Line(line.id, line.series, False, line.parked))
+        elif one is not None and (one != line.series or not line.listed):
+            changed.append(Line(line.id, one, True, line.parked))
+    top = max(index.lines, default=0)
+    changed += [Line(id, one) for id, one in enumerate(wanted.values(), start=top + 1)]
+    if not changed:
+        return
+    with transaction() as connection:
+        for line in changed:
+            write_series(connection, line)
+    for line in changed:
+        known = index.lines.get(line.id)
+        if known is None:
+            index.add(line)
+        else:
+            known.series, known.listed = line.series, line.listed
+    index.barren.clear()
+
+
+def append(index: Index, commit: Commit, transaction: Transaction) -> Appended:
+    """Store it. The index changes only when the transaction is durable."""
+    with transaction() as connection:
+        plan = _Plan(index, commit)
+        plan.readings(connection)
+        plan.ledger()
+        connection.executemany(READINGS.insert, plan.rows)
+        connection.executemany(GAPS.insert, plan.gaps.values())
+        change = Change(index)
+        for line, id, n, why in plan.held:
+            change.mark(line, {n: id}, held(why))
+        change.write(connection)
+        _write_states(connection, commit)
+        _write_samples(connection, plan)
+        _restamp(connection, commit)
+        full = plan.blocks()
+        if full:
+            connection.executemany(
+                BLOCKS.insert,
+                [BLOCKS.sealed(n, b.earliest, b.latest, b.open) for n, b in full.items()],
+            )
+            _write_heads(connection, plan)
+    for line, id, n, stamp in plan.places:
+        note(index, line, id, n, stamp)
+        for barren in index.barren.values():
+            barren.discard(id >> BLOCK_BITS)
+    change.apply()
+    index.closed |= full.keys()
+    index.names = plan.names
+    for id, series, first, last, reason, count, _ in plan.gaps.values():
+        index.gap_top = max(index.gap_top, id)  # type: ignore[type-var,assignment]
+        index.gaps[series] = (id, first, last, reason, count)  # type: ignore[index,assignment]
+    return Appended(len(plan.rows), tuple(plan.repeated))
+
+
+def _late(
+    connection: sqlite3.Connection, index: Index, readings: tuple[Reading, ...]
+) -> set[tuple[int, int]]:
+    """Of readings not later than all of their series: series and stamp of those stored already."""
+    asked: set[tuple[int, int]] = set()
+    for reading in readings:
+        line = _line(index, reading.key)
+        stamp = _seconds(reading.stamp)
+        if stamp <= line.latest:
+            asked.add((line.id, stamp))
+    if not asked:
+        return set()
+    earliest = min(stamp for _, stamp in asked)
+    latest = max(stamp for _, stamp in asked)
+    found: set[tuple[int, int]] = set()
+    for number, block in index.blocks.items():
+        if block.latest < earliest or block.earliest > latest:
+            continue
+        rows = connection.execute(
+            "SELECT series, stamp FROM readings WHERE id BETWEEN ? AND ? AND stamp BETWEEN ? AND ?",
+            (*bounds(number), earliest, latest),
+        )
+        found.update(asked.intersection(rows))
+    return found
+
+
+def _write_heads(connection: sqlite3.Connection, plan: _Plan) -> None:
+    rows = []
+    for line in plan.index.lines.values():
+        head = plan.heads.get(line.id, (line.newest, line.stored, line.latest))
+        if head[1]:
+            rows.append(HEADS.sealed(line.id, *head))
+    connection.executemany(HEADS.insert, rows)
+
+
+def _write_states(connection: sqlite3.Connection, commit: Commit) -> None:
+    if not commit.states:
+        return
+    known = {meter: id for id, meter in connection.execute("SELECT id, meter FROM states")}
+    for meter, state in commit.states.items():
+        id = known.setdefault(meter, max(known.values(), default=0) + 1)
+        connection.execute(STATES.insert, STATES.sealed(id, meter, state))
+
+
+def _write_samples(connection: sqlite3.Connection, plan: _Plan) -> None:
+    samples = plan.commit.samples
+    if not samples:
+        return
+    (top,) = connection.execute("SELECT coalesce(max(id), 0) FROM samples").fetchone()
+    rows = []
+    for id, kept in enumerate(samples, start=top + 1):
+        sample = kept.sample
+        named = []
+        for text in (sample.meter, sample.boot_id):
+            if text not in plan.names:
+                plan.names[text] = max(plan.names.values(), default=0) + 1
+                connection.execute(NAMES.insert, NAMES.sealed(plan.names[text], text))
+            named.append(plan.names[text])
+        faults = json.dumps(dict(sample.faults)) if sample.faults else None
+        rows.append(
+            SAMPLES.sealed(
+                id, *named, sample.boottime, sample.at, kept.until,
+                int(sample.synchronised), sample.raw.pack(), faults,
+            )
+        )  # fmt: skip
+    connection.executemany(SAMPLES.insert, rows)
+
+
+def _restamp(connection: sqlite3.Connection, commit: Commit) -> None:
+    for id, at in commit.restamped.items():
+        row = connection.execute(f"{SAMPLES.select} WHERE id = ?", (id,)).fetchone()
+        if row is not None and SAMPLES.sound(row):
+            connection.execute(SAMPLES.insert, SAMPLES.sealed(*row[:4], at, row[5], 1, *row[7:9]))
+
+
+def _line(index: Index, key: SeriesKey) -> Line:
+    try:
+        return index.by_key[key]
+    except KeyError:
+        raise ValueError(f"{key} was not declared") from None
+
+
+def _seconds(stamp: Instant) -> int:
+    if stamp % 1000:
+        raise ValueError(f"stamp {stamp} is not in whole seconds")
+    return stamp // 1000

@@ -1,0 +1,177 @@
+"""A buffer's file read without SQLite: whatever pages are left, row by row.
+
+Written after the file format's description (sqlite.org/fileformat2.html: §1.3 header, §1.5
+freelist, §1.6 b-tree pages, §2.1 records, §4 write-ahead log). Every row of the buffer carries a
+seal, so a cell that reads as a row with a sound seal is one, wherever it stands: neither the
+header nor the tree above a page is needed, and any file may be cut off anywhere.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from gateway.buffer.rows import SERIES_COPY, TABLES, Row, Table
+
+_LEAF: Final = 0x0D
+_FILE_HEADER: Final = 100
+_WAL_HEADER: Final = 32
+_FRAME_HEADER: Final = 24
+_BY_WIDTH: Final[dict[int, list[Table]]] = {}
+for _table in TABLES:
+    if _table is not SERIES_COPY:  # its rows are those of `series`
+        _BY_WIDTH.setdefault(len(_table.columns), []).append(_table)
+
+
+class Pages:
+    """The pages of a database file, the newer ones of its WAL over them."""
+
+    def __init__(self, path: Path, wal: Path, page_size: int) -> None:
+        self._data = path.read_bytes() if path.exists() else b""
+        self._size = page_size
+        self._newer: dict[int, bytes] = {}
+        if wal.exists():
+            self._read_wal(wal.read_bytes())
+        self.count = max([-(-len(self._data) // page_size), *self._newer])
+
+    def page(self, number: int) -> bytes:
+        """A page, counted from 1; shorter than the page size where the file ends."""
+        newer = self._newer.get(number)
+        if newer is not None:
+            return newer
+        return self._data[(number - 1) * self._size : number * self._size]
+
+    def rows(self) -> Iterator[tuple[Table, Row, bool]]:
+        """Every cell that reads as a row of one of our tables, and whether its seal is sound.
+
+        Unsound ones are given for `readings` only, where they are counted.
+        """
+        free = self._free()
+        for number in range(1, self.count + 1):
+            if number not in free:
+                yield from self._rows_of(number)
+
+    def _read_wal(self, wal: bytes) -> None:
+        """Frames of the present round of the log, up to its last whole transaction."""
+        salt = wal[16:24]
+        some: dict[int, bytes] = {}
+        step = _FRAME_HEADER + self._size
+        for at in range(_WAL_HEADER, len(wal) - step + 1, step):
+            number, committed = struct.unpack_from(">II", wal, at)
+            if wal[at + 8 : at + 16] != salt:
+                break
+            some[number] = wal[at + _FRAME_HEADER : at + step]
+            if committed:
+                self._newer.update(some)
+                some.clear()
+
+    def _free(self) -> set[int]:
+        """Pages of the freelist: their rows were deleted."""
+        found: set[int] = set()
+        trunk = int.from_bytes(self.page(1)[32:36], "big")
+        while 0 < trunk <= self.count and trunk not in found:
+            found.add(trunk)
+            page = self.page(trunk)
+            following, count = struct.unpack_from(">II", page.ljust(8, b"\0"))
+            end = min(8 + 4 * count, len(page) - len(page) % 4)
+            found.update(n for (n,) in struct.iter_unpack(">I", page[8:end]))
+            trunk = following
+        return found
+
+    def _rows_of(self, number: int) -> Iterator[tuple[Table, Row, bool]]:
+        page = self.page(number)
+        start = _FILE_HEADER if number == 1 else 0
+        if len(page) < start + 8 or page[start] != _LEAF:
+            return
+        cells = int.from_bytes(page[start + 3 : start + 5], "big")
+        for at in range(start + 8, min(start + 8 + 2 * cells, len(page) - 1), 2):
+            try:
+                row = self._row(page, int.from_bytes(page[at : at + 2], "big"))
+            except (IndexError, ValueError, struct.error):
+                continue
+            tables = _BY_WIDTH.get(len(row), [])
+            for table in tables:
+                if table.sound(row):
+                    yield table, row, True
+                    break
+            else:
+                for table in tables:
+                    if table.name == "readings":
+                        yield table, row, False
+
+    def _row(self, page: bytes, at: int) -> Row:
+        length, at = _varint(page, at)
+        id, at = _varint(page, at)
+        record = self._payload(page, at, length)
+        header, at = _varint(record, 0)
+        fields: list[int | str | bytes | float | None] = []
+        body = header
+        while at < header:
+            kind, at = _varint(record, at)
+            value, body = _field(record, body, kind)
+            fields.append(value)
+        if fields and fields[0] is None:  # INTEGER PRIMARY KEY: the row id stands for it
+            fields[0] = id
+        return tuple(fields)  # type: ignore[arg-type]
+
+    def _payload(self, page: bytes, at: int, length: int) -> bytes:
+        usable = self._size
+        if length <= usable - 35:
+            if at + length > len(page):
+                raise ValueError("cut off")
+            return page[at : at + length]
+        least = (usable - 12) * 32 // 255 - 23
+        local = least + (length - least) % (usable - 4)
+        if local > usable - 35:
+            local = least
+        parts = [page[at : at + local]]
+        got = local
+        following = int.from_bytes(page[at + local : at + local + 4], "big")
+        seen: set[int] = set()
+        while got < length:
+            if not 0 < following <= self.count or following in seen:
+                raise ValueError("the chain of overflow pages is broken")
+            seen.add(following)
+            overflow = self.page(following)
+            part = overflow[4 : 4 + min(length - got, usable - 4)]
+            if not part:
+                raise ValueError("cut off")
+            parts.append(part)
+            got += len(part)
+            following = int.from_bytes(overflow[:4], "big")
+        return b"".join(parts)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for nth in range(9):
+        byte = data[at + nth]
+        if nth == 8:
+            value = value << 8 | byte
+            return (value - (1 << 64) if value >= 1 << 63 else value), at + 9
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            return value, at + nth + 1
+    raise AssertionError("unreachable")
+
+
+_INTEGER_BYTES: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
+
+
+def _field(record: bytes, at: int, kind: int) -> tuple[int | str | bytes | float | None, int]:
+    if kind == 0:
+        return None, at
+    if kind in (8, 9):
+        return kind - 8, at
+    size = 8 if kind == 7 else _INTEGER_BYTES.get(kind, (kind - 12) // 2)
+    end = at + size
+    if size < 0 or end > len(record):
+        raise ValueError("cut off")
+    piece = record[at:end]
+    if kind in _INTEGER_BYTES:
+        return int.from_bytes(piece, "big", signed=True), end
+    if kind == 7:
+        return struct.unpack(">d", piece)[0], end
+    return (piece.decode() if kind % 2 else piece), end

@@ -1,0 +1,163 @@
+"""What leaves the buffer: confirmed readings by age, and by size whatever is oldest."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from gateway.buffer.appending import Transaction
+from gateway.buffer.index import Change, Index, write_heads
+from gateway.buffer.rows import BLOCK
+from gateway.buffer.spans import CONFIRMED, dropped, runs, unsettled
+from gateway.buffer.views import slim_rows
+from gateway.logbook import log
+
+MOST_ROOM = 8_000_000
+"""Bytes that are freed at once, at most, so that nothing waits long for it."""
+
+
+def prune(
+    connection: sqlite3.Connection, index: Index, limit: int, transaction: Transaction
+) -> None:
+    """Delete confirmed readings with stamps before `limit` (s), their samples, and old gaps."""
+    for number in sorted(index.blocks):
+        if index.blocks[number].earliest < limit:
+            _delete(
+                connection,
+                index,
+                number,
+                transaction,
+                lambda state, stamp: state == CONFIRMED and stamp < limit,
+            )
+    waiting = [block.earliest for block in index.blocks.values() if block.open]
+    _delete_samples(connection, min([limit, *waiting]), transaction)
+    with transaction():
+        connection.execute(
+            "DELETE FROM gaps WHERE last < ?"
+            " AND id NOT IN (SELECT max(id) FROM gaps GROUP BY series)",
+            (limit,),
+        )
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Bytes of the pages in use."""
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def make_room(
+    connection: sqlite3.Connection, index: Index, max_size: int, transaction: Transaction
+) -> None:
+    """Keep within `max_size`: confirmed readings go first, then the oldest others, counted."""
+    if used_bytes(connection) <= max_size:
+        return
+    target = max_size - min(max_size // 50, MOST_ROOM)
+    oldest_first = sorted(index.blocks, key=lambda n: (index.blocks[n].earliest, n))
+    for number in oldest_first:
+        if used_bytes(connection) <= target:
+            return
+        until = index.blocks[number].latest
+        _delete(connection, index, number, transaction, lambda s, _: s == CONFIRMED)
+        waiting = [block.earliest for block in index.blocks.values() if block.open]
+        _delete_samples(connection, min([until, *waiting]), transaction)
+    lost = 0
+    oldest: int | None = None
+    for number in oldest_first:
+        if used_bytes(connection) <= target:
+            break
+        block = index.blocks.get(number)
+        if block is None:
+            continue
+        _delete_samples(connection, block.latest, transaction)
+        oldest = block.earliest if oldest is None else oldest
+        lost += _delete(connection, index, number, transaction, lambda *_: True)
+    (top,) = connection.execute("SELECT max(id) FROM samples").fetchone()
+    if top is not None and used_bytes(connection) > max_size:
+        _delete_samples_to(connection, top, transaction)
+    if lost:
+        log("buffer.dropped", reason="max_size", count=lost, oldest=shown(oldest))
+
+
+def shown(stamp: int | None) -> str | None:
+    """A stamp in s as a log line shows it."""
+    if stamp is None:
+        return None
+    return datetime.fromtimestamp(stamp, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _delete(
+    connection: sqlite3.Connection,
+    index: Index,
+    number: int,
+    transaction: Transaction,
+    gone: Callable[[str, int], bool],
+) -> int:
+    """Delete the readings of a block for which `gone(state, stamp)`; how many were unconfirmed."""
+    ids: list[int] = []
+    left = 0
+    lost: dict[int, dict[int, int]] = {}
+    touched: set[int] = set()
+    for id, series, n, stamp in slim_rows(connection, number):
+        line = index.lines.get(series)
+        state = line.spans.state_of(n) if line is not None else ""
+        if line is None or id in index.flight or not gone(state, stamp):
+            left += 1
+            continue
+        ids.append(id)
+        touched.add(series)
+        if unsettled(state) or state[0] == "p":
+            lost.setdefault(series, {})[n] = id
+    if not ids:
+        return 0
+    change = Change(index)
+    count = 0
+    for series, readings in lost.items():
+        count += change.mark(index.lines[series], readings, dropped("max_size"))
+    closed = number in index.closed
+    with transaction():
+        connection.executemany("DELETE FROM readings WHERE id BETWEEN ? AND ?", runs(ids))
+        change.write(connection)
+        if not closed:  # the heads written so far are older than these rows
+            write_heads(connection, [index.lines[series] for series in touched])
+        elif not left:
+            connection.execute("DELETE FROM blocks WHERE block = ?", (number,))
+    change.apply()
+    if closed and not left:
+        del index.blocks[number]
+        index.closed.remove(number)
+    return count
+
+
+def _delete_samples(connection: sqlite3.Connection, limit: int, transaction: Transaction) -> None:
+    """Delete the samples that were needed up to before `limit` (s) only.
+
+    Samples come in the order of time, so those without a sure time are as old as their neighbours.
+    """
+    row = connection.execute(
+        "SELECT id FROM samples WHERE synchronised AND coalesce(needed_to, at) >= ?"
+        " ORDER BY id LIMIT 1",
+        (limit * 1000,),
+    ).fetchone()
+    end = row[0] if row else 1 << 62
+    (top,) = connection.execute(
+        "SELECT max(id) FROM samples WHERE id < ? AND synchronised AND coalesce(needed_to, at) < ?",
+        (end, limit * 1000),
+    ).fetchone()
+    if top is not None:
+        _delete_samples_to(connection, top, transaction)
+
+
+def _delete_samples_to(connection: sqlite3.Connection, top: int, transaction: Transaction) -> None:
+    while True:
+        with transaction():
+            found = connection.execute(
+                "SELECT max(id) FROM"
+                " (SELECT id FROM samples WHERE id <= ? ORDER BY id LIMIT ?)", (top, BLOCK)
+            ).fetchone()[0]  # fmt: skip
+            if found is None:
+                return
+            connection.execute("DELETE FROM samples WHERE id <= ?", (found,))

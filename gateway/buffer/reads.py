@@ -1,0 +1,169 @@
+"""What can be asked of the buffer, by the service and by commands beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.buffer import schema, settling, views
+from gateway.buffer.index import Index, load
+from gateway.buffer.outbox import Offering
+from gateway.buffer.views import ExportRow, GapLine, ParkedLine
+from gateway.clock import Instant
+from gateway.errors import StoreUnavailable
+from gateway.metering.reading import Counts, KeptSample, Offer, Reading, SeriesKey, Waiting
+
+T = TypeVar("T")
+
+EXPORT_ROWS = 1_000
+"""Rows that an export hands over at a time."""
+
+
+class Reads:
+    """The methods that only read; Store and ReadOnlyStore share them."""
+
+    async def _call(self, work: Callable[[sqlite3.Connection, Index], T]) -> T:
+        raise NotImplementedError
+
+    async def counts(self) -> Counts:
+        """P6, from totals that are kept."""
+        return await self._call(lambda _, index: index.counts())
+
+    async def check_counts(self) -> Counts:
+        """P6, with what waits counted anew from the rows."""
+        return await self._call(views.check_counts)
+
+    async def last(self) -> Mapping[SeriesKey, Reading]:
+        """The reading of each series that was stored last."""
+        return await self._call(views.last)
+
+    async def states(self) -> Mapping[str, bytes]:
+        """The saved states of the meters, by name."""
+        return await self._call(lambda connection, _: views.states(connection))
+
+    async def samples(self, meter: str | None = None) -> Sequence[tuple[int, KeptSample]]:
+        """Kept samples that may still be needed, with their ids, oldest first."""
+        return await self._call(lambda connection, index: views.samples(connection, index, meter))
+
+    async def waiting(self, sender: str) -> int:
+        """How many values of a sender could be sent now."""
+        return await self._call(lambda _, index: views.waiting(index, sender))
+
+    async def pending_by_sender(self) -> Mapping[str, tuple[int, Instant | None]]:
+        """Of each sender: pending values, and the oldest stamp that may be sent."""
+        return await self._call(views.pending_by_sender)
+
+    async def parked(self) -> Sequence[ParkedLine]:
+        """What is parked, by series and reason."""
+        return await self._call(lambda _, index: views.parked(index))
+
+    async def gaps(self, since: Instant = 0) -> Sequence[GapLine]:
+        """The ledger of missing values."""
+        return await self._call(lambda connection, index: views.gaps(connection, index, since))
+
+    async def slot(self, sender: str) -> bytes | None:
+        """What a sender's slot was last saved as."""
+        return await self._call(
+            lambda connection, _: settling.slots(connection).get(sender, (0, None))[1]
+        )
+
+    async def export(
+        self,
+        *,
+        meter_id: str | None = None,
+        meter: str | None = None,
+        since: Instant | None = None,
+        until: Instant | None = None,
+    ) -> AsyncIterator[list[ExportRow]]:
+        """Stored readings from `since` to before `until`, newest last, some at a time."""
+
+        def begin(connection: sqlite3.Connection, index: Index) -> Iterator[ExportRow]:
+            lines = {
+                line.id: line
+                for line in index.lines.values()
+                if meter_id in (None, line.series.key.meter_id)
+                and meter in (None, line.series.meter)
+            }
+            return views.export(connection, index, lines, since, until)
+
+        rows = await self._call(begin)
+        while True:
+            some = await self._call(lambda *_: list(islice(rows, EXPORT_ROWS)))
+            if not some:
+                return
+            yield some
+
+
+class ReadOnlyStore(Reads):
+    """The buffer as a command sees it, whether a service runs or not. Nothing is in flight here.
+
+    The index is read anew at each call, so that every answer is of one moment.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="buffer-ro")
+        self._connection: sqlite3.Connection | None = None
+
+    async def open(self) -> None:
+        """Raises NotPermitted, StoreUnavailable (there is none), StoreNewer, StoreDamaged."""
+        await self._run(self._open)
+
+    async def close(self) -> None:
+        """Let go of the file."""
+        await self._run(self._close)
+        self._thread.shutdown(wait=True)
+
+    async def collect(
+        self,
+        sender: str,
+        offer: Callable[[Waiting], Offer],
+        *,
+        only: frozenset[SeriesKey] | None = None,
+        probes: frozenset[SeriesKey] = frozenset(),
+    ) -> None:
+        """Offer what the sender would be offered; nothing is taken out."""
+        await self._call(
+            lambda connection, index: Offering(
+                connection, index, sender, only=only, probes=probes
+            ).run(offer)
+        )
+
+    async def _call(self, work: Callable[[sqlite3.Connection, Index], T]) -> T:
+        def at_one_moment() -> T:
+            connection = self._connection
+            if connection is None:
+                raise StoreUnavailable(f"{self._path} is not open")
+            with schema.border(self._path):
+                connection.execute("BEGIN")
+                try:
+                    return work(connection, load(connection))
+                finally:
+                    connection.execute("ROLLBACK")
+
+        return await self._run(at_one_moment)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _open(self) -> None:
+        with schema.border(self._path):
+            with self._path.open("rb"):
+                pass  # says more than SQLite would: not found, not permitted
+            connection = schema.connect_read_only(self._path)
+            try:
+                schema.identify(connection, self._path)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()

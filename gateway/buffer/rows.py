@@ -1,0 +1,112 @@
+"""How rows are packed and sealed: exact numbers in two integers, and a checksum a row.
+
+A seal is the CRC-32 of the table's letter and every field, the row's own id among them. A row
+whose seal does not fit was altered, moved or cut off, and is not believed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from decimal import Decimal
+from typing import Final, TypeAlias
+
+from attrs import frozen
+
+Field: TypeAlias = int | str | bytes | None
+Row: TypeAlias = tuple[Field, ...]
+
+MAX_DIGITS: Final = 18
+"""Digits of a number that are sure to fit SQLite's 64-bit integer."""
+
+BLOCK_BITS: Final = 12
+BLOCK: Final = 1 << BLOCK_BITS
+"""Readings whose ids share all but the lowest bits form a block; each has a line in `blocks`."""
+
+
+@frozen
+class Table:
+    """A table of the buffer: its columns, the row id first and the seal last."""
+
+    name: str
+    letter: bytes
+    columns: tuple[str, ...]
+
+    @property
+    def insert(self) -> str:
+        """The statement that puts a whole row in, or in the place of its former self."""
+        places = ",".join("?" * len(self.columns))
+        return f"INSERT OR REPLACE INTO {self.name} ({','.join(self.columns)}) VALUES ({places})"
+
+    @property
+    def select(self) -> str:
+        """The statement's beginning that reads whole rows."""
+        return f"SELECT {','.join(self.columns)} FROM {self.name}"
+
+    def sealed(self, *fields: Field) -> Row:
+        """The row with its seal at the end."""
+        return (*fields, seal(self.letter, *fields))
+
+    def sound(self, row: Row) -> bool:
+        """Does the seal of a row that was read fit?"""
+        return row[-1] == seal(self.letter, *row[:-1])
+
+
+def _table(name: str, letter: bytes, columns: str) -> Table:
+    return Table(name, letter, tuple(columns.split()))
+
+
+READINGS: Final = _table("readings", b"R", "id series n stamp value exponent words held seal")
+SERIES_COLUMNS: Final = "id import meter_id meter quantity kind every sender listed parked seal"
+SERIES: Final = _table("series", b"S", SERIES_COLUMNS)
+SERIES_COPY: Final = _table("series_copy", b"S", SERIES_COLUMNS)
+SPANS: Final = _table("spans", b"P", "id series first last state seal")
+HEADS: Final = _table("heads", b"H", "series reading n latest seal")
+BLOCKS: Final = _table("blocks", b"B", "block earliest latest open seal")
+SLOTS: Final = _table("slots", b"L", "id sender state seal")
+STATES: Final = _table("states", b"M", "id meter state seal")
+NAMES: Final = _table("names", b"N", "id text seal")
+SAMPLES: Final = _table(
+    "samples", b"K", "id meter boot boottime at needed_to synchronised raw faults seal"
+)
+GAPS: Final = _table("gaps", b"G", "id series first last reason count seal")
+
+TABLES: Final = (
+    SERIES, SERIES_COPY, SPANS, HEADS, BLOCKS, SLOTS, STATES, NAMES, SAMPLES, GAPS, READINGS,
+)  # fmt: skip
+
+
+def seal(letter: bytes, *fields: Field) -> int:
+    """CRC-32 over typed, separated fields, as the signed number that SQLite stores shortest."""
+    parts = [letter]
+    for value in fields:
+        if isinstance(value, int):
+            parts.append(b"i%d" % value)
+        elif isinstance(value, bytes):
+            parts.append(b"b%d:" % len(value) + value)
+        elif isinstance(value, str):
+            parts.append(b"t" + value.encode("utf-8", "surrogatepass"))
+        else:
+            parts.append(b"-")
+    return (zlib.crc32(b"\x00".join(parts)) ^ 0x80000000) - 0x80000000
+
+
+def to_columns(value: Decimal) -> tuple[int | str, int | None]:
+    """The columns `value` and `exponent` of an exact number.
+
+    Up to 18 digits: an integer and the power of ten it is multiplied by. More: its text, and None.
+    Raises ValueError for what is no number: P3, never invented.
+    """
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):
+        raise ValueError(f"{value} is no number to store")
+    if len(digits) > MAX_DIGITS:
+        return str(value), None
+    mantissa = int("".join(map(str, digits)))
+    return (-mantissa if sign else mantissa), exponent
+
+
+def to_value(value: Field, exponent: Field) -> Decimal:
+    """The reverse of `to_columns`."""
+    if isinstance(value, int) and isinstance(exponent, int):
+        return Decimal(value).scaleb(exponent)
+    return Decimal(str(value))

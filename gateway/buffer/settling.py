@@ -1,0 +1,88 @@
+"""What becomes of readings: confirmed, parked, released, and the slots of the senders."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from gateway.buffer import views
+from gateway.buffer.index import Change, Index, sound_rows
+from gateway.buffer.rows import READINGS, SLOTS
+from gateway.buffer.spans import CONFIRMED, parked, unsettled
+from gateway.metering.reading import SeriesKey, Settlement
+
+
+def settle(index: Index, sender: str, settlements: Sequence[Settlement]) -> Change:
+    """What an answer means for values in flight. Ids that are not in flight are passed over."""
+    change = Change(index)
+    flight = index.flight
+    for one in settlements:
+        line = index.by_key.get(one.key)
+        if line is None:
+            continue
+        mine = {
+            flight[id][2]: id
+            for id in one.ids
+            if id in flight and flight[id][0] == sender and flight[id][1] is line
+        }
+        if one.outcome == "confirmed":
+            change.mark(line, mine, CONFIRMED)
+        elif one.outcome == "parked":
+            change.mark(line, mine, parked(one.reason))
+        elif one.outcome == "park_series":
+            change.park(line, one.reason or "refused")
+        elif one.outcome == "unpark_series":
+            change.park(line, "")
+    return change
+
+
+def release(index: Index, keys: Iterable[SeriesKey]) -> tuple[Change, int]:
+    """Let the held readings of these series be sent, and how many they are."""
+    change = Change(index)
+    lines = (index.by_key.get(key) for key in keys)
+    return change, sum(change.release(line) for line in lines if line is not None)
+
+
+def expire(connection: sqlite3.Connection, index: Index, before: int) -> tuple[Change, int]:
+    """Park what waits, held or not, with a stamp before `before` (s), and how many they are."""
+    change = Change(index)
+    count = 0
+    for number, block in index.blocks.items():
+        if not block.open or block.earliest >= before:
+            continue
+        found: dict[int, dict[int, int]] = {}
+        for row in connection.execute(
+            f"{READINGS.select} WHERE id BETWEEN ? AND ? AND stamp < ?",
+            (*views.bounds(number), before),
+        ):
+            id, series, n = row[:3]
+            line = index.lines.get(series)
+            if line is None or id in index.flight or not READINGS.sound(row):
+                continue
+            if unsettled(line.spans.state_of(n)):
+                found.setdefault(series, {})[n] = id
+        for series, readings in found.items():
+            count += change.mark(index.lines[series], readings, parked("too_old"))
+    return change, count
+
+
+def park_damaged(connection: sqlite3.Connection, index: Index) -> tuple[Change, set[int]]:
+    """Park what waits and has no sound row any more; and the ids of the altered rows."""
+    missing, opened, unsound = views.damage(connection, index)
+    change = Change(index)
+    for series, numbers in missing.items():
+        change.mark_lost(index.lines[series], numbers, parked("damaged"))
+    change.recount(opened)
+    return change, unsound
+
+
+def slots(connection: sqlite3.Connection) -> dict[str, tuple[int, bytes]]:
+    """Every sender's row and state. Raises StoreDamaged: a slot is never taken for none."""
+    return {sender: (id, state) for id, sender, state, _ in sound_rows(connection, SLOTS)}
+
+
+def write_slot(connection: sqlite3.Connection, sender: str, state: bytes) -> None:
+    """Save a slot within the caller's transaction."""
+    known = slots(connection)
+    id = known[sender][0] if sender in known else len(known) + 1
+    connection.execute(SLOTS.insert, SLOTS.sealed(id, sender, state))

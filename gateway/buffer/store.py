@@ -1,0 +1,332 @@
+"""The buffer: readings go in by commits, out by confirmations, and are counted at every moment.
+
+One thread and one connection do all the work; every public method hands it over and waits.
+What was appended is on the device when `append` returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from attrs import frozen
+
+from gateway.buffer import files, pruning, salvage, schema, settling
+from gateway.buffer.appending import Appended, append, declare
+from gateway.buffer.index import Change, Index, load
+from gateway.buffer.outbox import Offering
+from gateway.buffer.reads import Reads
+from gateway.buffer.settings import BufferSettings
+from gateway.clock import Clock, Instant
+from gateway.errors import StoreDamaged, StoreFull, StoreUnavailable
+from gateway.logbook import log
+from gateway.metering.reading import Commit, Offer, Series, SeriesKey, Settlement, Waiting
+
+T = TypeVar("T")
+
+
+@frozen
+class Opened:
+    """What was found at opening."""
+
+    new: bool
+    """There was no file: this is the first start, or it was deleted."""
+    pending: int
+    set_aside: Path | None = None
+    """Where the damaged file is now."""
+    saved: int = 0
+    lost: int = 0
+    slots_lost: bool = False
+    """A file was lost with the slots of its senders: wait a whole interval before a request."""
+
+
+class Store(Reads):
+    """The buffer as the service has it. The caller holds the instance lock."""
+
+    def __init__(self, settings: BufferSettings, clock: Clock) -> None:
+        self._path = Path(settings.path)
+        self._settings = settings
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="buffer")
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] = (0, 0)
+        self._index = Index()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file and its WAL."""
+        total = 0
+        for suffix in ("", "-wal"):
+            with contextlib.suppress(OSError):
+                total += files.beside(self._path, suffix).stat().st_size
+        return total
+
+    # ------------------------------------------------------------------------- opening, closing
+
+    async def open(self) -> Opened:
+        """Open, create, migrate or salvage; raises NotPermitted, StoreNewer, StoreUnavailable,
+        StoreFull."""
+        return await self._run(self._open)
+
+    async def close(self) -> None:
+        """Bring the WAL over and close."""
+        await self._run(self._close)
+        self._thread.shutdown(wait=True)
+
+    def _open(self) -> Opened:
+        path = self._path
+        with schema.border(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            found = salvage.prepare(path, self._clock.now())
+            self._connect()
+            files.lay_ballast(path)
+        system = files.file_system(path)
+        if system in files.VOLATILE:
+            log("buffer.volatile", path=path, filesystem=system)
+        if found.set_aside or found.deleted:
+            log(
+                "buffer.set_aside",
+                path=path, aside=found.set_aside or "deleted", saved=found.saved, lost=found.lost,
+            )  # fmt: skip
+        pending = self._index.counts().pending
+        log("buffer.opened", path=path, bytes=self.size, pending=pending)
+        return Opened(
+            found.new, pending, found.set_aside, found.saved, found.lost,
+            slots_lost=found.slots_lost,
+        )  # fmt: skip
+
+    def _connect(self) -> None:
+        connection = schema.connect(self._path)
+        try:
+            self._index = load(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        status = os.stat(self._path)
+        self._file = (status.st_dev, status.st_ino)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.close()
+
+    # ---------------------------------------------------------------------------------- storing
+
+    async def declare(self, series: Sequence[Series]) -> None:
+        """Make these the series of the configuration; others keep their sender till all is sent."""
+        await self._run(self._declare, series)
+
+    async def append(self, commit: Commit) -> Appended:
+        """Store all of it, or nothing. Raises StoreFull, StoreUnavailable, StoreDamaged.
+
+        A stamp that its series has already is not stored again; the answer tells which. Raises
+        ValueError for a series that was not declared, a stamp of broken seconds or no number.
+        """
+        return await self._run(self._append, commit)
+
+    async def release(self, keys: Iterable[SeriesKey]) -> int:
+        """Let held readings of these series be sent; how many."""
+        return await self._run(self._release, list(keys))
+
+    async def prune(self) -> None:
+        """Delete what was confirmed longer than `keep` ago, and keep within `max_size`."""
+        await self._run(self._prune)
+
+    # ---------------------------------------------------------------------------------- sending
+
+    async def expire(self, before: Instant) -> int:
+        """Park what waits with a stamp older than this as `too_old`; how many."""
+        return await self._run(self._expire, before)
+
+    async def collect(
+        self,
+        sender: str,
+        offer: Callable[[Waiting], Offer],
+        *,
+        only: frozenset[SeriesKey] | None = None,
+        probes: frozenset[SeriesKey] = frozenset(),
+    ) -> None:
+        """Offer what a sender may send: the newest of each series, then the oldest first.
+
+        `offer` is called in the buffer's thread. What it takes is in flight until `settle` or
+        `release_flight`. `only`: no other series. `probes`: parked series that give one value.
+        """
+        await self._run(self._collect, sender, offer, only, probes)
+
+    async def settle(self, sender: str, settlements: Sequence[Settlement], slot: bytes) -> None:
+        """Write what became of a request, and the sender's slot, in one transaction.
+
+        What is in flight and not confirmed or parked waits again. Ids not in flight are ignored.
+        """
+        await self._run(self._settle, sender, settlements, slot)
+
+    async def release_flight(self, sender: str) -> None:
+        """Let all that a sender has in flight wait again."""
+        await self._run(self._release_flight, sender)
+
+    async def keep_slot(self, sender: str, state: bytes) -> None:
+        """Save a sender's slot; durable on return."""
+        await self._run(self._keep_slot, sender, state)
+
+    # ------------------------------------------------------------------------- in the own thread
+
+    async def _call(self, work: Callable[[sqlite3.Connection, Index], T]) -> T:
+        return await self._run(lambda: work(self._db, self._index))
+
+    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, partial(self._safely, work, *arguments))
+
+    def _safely(self, work: Callable[..., T], *arguments: object) -> T:
+        """Do it; where the file turns out to be damaged or gone, salvage it and do it again."""
+        with schema.border(self._path):
+            try:
+                if self._connection is not None and not self._in_place():
+                    raise StoreDamaged(f"{self._path} was deleted or replaced")
+                return work(*arguments)
+            except sqlite3.Error as error:
+                damage = schema.translated(error, self._path)
+                if not isinstance(damage, StoreDamaged) or self._connection is None:
+                    raise damage from error
+            except StoreDamaged as error:
+                if self._connection is None:
+                    raise
+                damage = error
+            self._mend()
+            return work(*arguments)
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreUnavailable(f"{self._path} is not open")
+        return self._connection
+
+    def _in_place(self) -> bool:
+        try:
+            status = os.stat(self._path)
+        except FileNotFoundError:
+            return False
+        return self._file == (status.st_dev, status.st_ino)
+
+    def _mend(self) -> None:
+        """Set the file aside and go on with what is sound; what is in flight stays so."""
+        before, flight = self._index, self._index.flight
+        connection = self._db
+        now = self._clock.now()
+        if self._in_place():
+            self._connection = None
+            connection.close()
+            found = salvage.rebuild(self._path, now, known=before)
+        else:
+            found = salvage.bring_back(connection, self._path, now)
+            self._connection = None
+            connection.close()
+        self._connect()
+        for id, (sender, line, n) in flight.items():
+            here = self._index.lines.get(line.id)
+            if here is not None and not here.spans.state_of(n) and n <= here.stored:
+                self._index.flight[id] = (sender, here, n)
+                here.in_flight += 1
+        log(
+            "buffer.set_aside",
+            path=self._path, aside=found.set_aside or "deleted", saved=found.saved, lost=found.lost,
+        )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._db
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+            raise
+
+    def _change(self, change: Change, *, slot: tuple[str, bytes] | None = None) -> None:
+        """Commit a change; on a full disk the ballast makes room for it."""
+        if not change and slot is None:
+            return
+        try:
+            self._commit_change(change, slot)
+        except sqlite3.Error as error:
+            full = isinstance(schema.translated(error, self._path), StoreFull)
+            if not full or not files.free_ballast(self._path):
+                raise
+            self._commit_change(change, slot)
+        change.apply()
+
+    def _commit_change(self, change: Change, slot: tuple[str, bytes] | None) -> None:
+        with self._transaction() as connection:
+            change.write(connection)
+            if slot is not None:
+                settling.write_slot(connection, *slot)
+
+    def _declare(self, series: Sequence[Series]) -> None:
+        declare(self._index, series, self._transaction)
+
+    def _append(self, commit: Commit) -> Appended:
+        pruning.make_room(self._db, self._index, self._settings.max_size, self._transaction)
+        if not files.beside(self._path, ".ballast").exists() and not files.lay_ballast(self._path):
+            if schema.free_bytes(self._path) < files.BALLAST_BYTES:
+                # What the ballast gave is for confirming and deleting, not for more readings.
+                raise StoreFull(f"{self._path}: the disk is full", hint="free room on the disk")
+        return append(self._index, commit, self._transaction)
+
+    def _release(self, keys: Sequence[SeriesKey]) -> int:
+        change, count = settling.release(self._index, keys)
+        self._change(change)
+        return count
+
+    def _prune(self) -> None:
+        if self._clock.synchronised():  # a clock that is wrong by a year must not empty the buffer
+            limit = (self._clock.now() - self._settings.keep) // 1000
+            pruning.prune(self._db, self._index, limit, self._transaction)
+        pruning.make_room(self._db, self._index, self._settings.max_size, self._transaction)
+        files.lay_ballast(self._path)
+
+    def _expire(self, before: Instant) -> int:
+        change, count = settling.expire(self._db, self._index, -(-before // 1000))
+        self._change(change)
+        return count
+
+    def _collect(
+        self,
+        sender: str,
+        offer: Callable[[Waiting], Offer],
+        only: frozenset[SeriesKey] | None,
+        probes: frozenset[SeriesKey],
+    ) -> None:
+        offering = Offering(self._db, self._index, sender, only=only, probes=probes)
+        offering.run(offer)
+        for id, (line, n) in offering.taken.items():
+            self._index.flight[id] = (sender, line, n)
+            line.in_flight += 1
+        if offering.damage:
+            change, unsound = settling.park_damaged(self._db, self._index)
+            self._change(change)
+            self._index.unsound |= unsound
+
+    def _settle(self, sender: str, settlements: Sequence[Settlement], slot: bytes) -> None:
+        self._change(settling.settle(self._index, sender, settlements), slot=(sender, slot))
+        self._release_flight(sender)
+
+    def _release_flight(self, sender: str) -> None:
+        flight = self._index.flight
+        for id in [id for id, (whose, _, _) in flight.items() if whose == sender]:
+            flight.pop(id)[1].in_flight -= 1
+
+    def _keep_slot(self, sender: str, state: bytes) -> None:
+        self._change(Change(self._index), slot=(sender, state))

@@ -1,0 +1,352 @@
+"""What can be read from the buffer, given a connection and the index. Nothing here writes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from attrs import frozen
+
+from gateway.buffer.index import Index, Line
+from gateway.buffer.rows import BLOCK, BLOCK_BITS, GAPS, READINGS, SAMPLES, STATES, to_value
+from gateway.buffer.spans import Run, reason_of, unsettled
+from gateway.clock import DAY, Instant
+from gateway.metering.reading import (
+    Counts,
+    KeptSample,
+    RawWords,
+    Reading,
+    Sample,
+    SeriesKey,
+)
+
+MOST_OVERLAP: Final = 4
+"""Blocks whose stamps overlap that are put in order together; more than that would take memory."""
+
+
+@frozen
+class ExportRow:
+    """One stored reading and where it is: pending, in_flight, confirmed or parked:REASON."""
+
+    key: SeriesKey
+    meter: str
+    stamp: Instant
+    value: Decimal
+    state: str
+    raw: RawWords
+
+
+@frozen
+class ParkedLine:
+    """Values that are kept and not sent. `whole`: the series is parked, not single values."""
+
+    key: SeriesKey
+    sender: str
+    reason: str
+    count: int
+    whole: bool
+
+
+@frozen
+class GapLine:
+    """Neighbouring stamps of a series without a value, all for one reason."""
+
+    key: SeriesKey
+    first: Instant
+    last: Instant
+    reason: str
+    count: int
+
+
+def last(connection: sqlite3.Connection, index: Index) -> Mapping[SeriesKey, Reading]:
+    """The reading of each series that was stored last, where its row is still there."""
+    found: dict[SeriesKey, Reading] = {}
+    for line in index.lines.values():
+        row = whole_row(connection, line.newest) if line.stored else None
+        if row is not None and row[1] == line.id:
+            state = line.spans.state_of(row[2])
+            held = reason_of(state) if state[:1] == "h" else ""
+            found[line.series.key] = Reading(
+                line.series.key,
+                row[3] * 1000,
+                to_value(row[4], row[5]),
+                RawWords.unpack(row[6]),
+                held,
+            )
+    return found
+
+
+def whole_row(connection: sqlite3.Connection, id: int) -> tuple[Any, ...] | None:
+    """A reading's row by its id; None where it is gone or does not fit its seal."""
+    row: tuple[Any, ...] | None = connection.execute(
+        f"{READINGS.select} WHERE id = ?", (id,)
+    ).fetchone()
+    return row if row is not None and READINGS.sound(row) else None
+
+
+def states(connection: sqlite3.Connection) -> Mapping[str, bytes]:
+    """The saved state of each meter; one that was altered is as good as none."""
+    return {row[1]: row[2] for row in connection.execute(STATES.select) if STATES.sound(row)}
+
+
+def samples(
+    connection: sqlite3.Connection, index: Index, meter: str | None
+) -> list[tuple[int, KeptSample]]:
+    """Kept samples that may still be needed, oldest first.
+
+    All that have no sure time, and those of the last two intervals of their meter.
+    """
+    spans: dict[str, int] = {}
+    for line in index.lines.values():
+        if line.listed:
+            name = line.series.meter
+            spans[name] = max(spans.get(name, 0), 2 * line.series.every)
+    longest = max(spans.values(), default=2 * DAY)
+    names = {id: text for text, id in index.names.items()}
+    found: dict[int, KeptSample] = {}
+
+    def keep(row: tuple[Any, ...]) -> None:
+        if SAMPLES.sound(row) and (meter is None or names.get(row[1]) == meter):
+            found[row[0]] = _sample(row, names)
+
+    for row in connection.execute(f"{SAMPLES.select} WHERE synchronised = 0"):
+        keep(row)
+    newest: int | None = None
+    for row in connection.execute(f"{SAMPLES.select} ORDER BY id DESC"):
+        if not row[6]:
+            continue
+        newest = row[4] if newest is None else max(newest, row[4])
+        if row[4] < newest - longest:
+            break
+        if row[4] >= newest - spans.get(names.get(row[1], ""), longest):
+            keep(row)
+    return sorted(found.items())
+
+
+def _sample(row: tuple[Any, ...], names: Mapping[int, str]) -> KeptSample:
+    _, meter, boot, boottime, at, needed_to, synchronised, raw, faults, _ = row
+    sample = Sample(
+        names.get(meter, ""),
+        at,
+        names.get(boot, ""),
+        boottime,
+        RawWords.unpack(raw),
+        json.loads(faults) if faults else {},
+        bool(synchronised),
+    )
+    return KeptSample(sample, needed_to)
+
+
+def check_counts(connection: sqlite3.Connection, index: Index) -> Counts:
+    """P6 counted anew: pending are the sound rows that nothing says is settled."""
+    whole = pending = held = flying = 0
+    for row in connection.execute(READINGS.select):
+        line = index.lines.get(row[1])
+        if line is None or not READINGS.sound(row):
+            continue
+        state = line.spans.state_of(row[2])
+        if not unsettled(state):
+            continue
+        if row[0] in index.flight:
+            flying += 1
+        elif line.parked:
+            whole += 1
+        else:
+            pending += 1
+            held += state != ""
+    kept = index.counts()
+    single = kept.parked - sum(x.waiting - x.in_flight for x in index.lines.values() if x.parked)
+    return Counts(kept.stored, pending, flying, kept.confirmed, single + whole, kept.dropped, held)
+
+
+def waiting(index: Index, sender: str) -> int:
+    """How many values a sender could send now."""
+    return sum(line.sendable for line in index.of_sender(sender) if not line.parked)
+
+
+def pending_by_sender(
+    connection: sqlite3.Connection, index: Index
+) -> Mapping[str, tuple[int, Instant | None]]:
+    """Of each sender: pending (held among them), and the oldest stamp that may be sent."""
+    found: dict[str, tuple[int, Instant | None]] = {}
+    for sender in {line.series.sender for line in index.lines.values()}:
+        lines = [line for line in index.of_sender(sender) if not line.parked]
+        pending = sum(line.waiting - line.in_flight for line in lines)
+        oldest = None
+        if any(line.waiting > line.held for line in lines):
+            oldest = _oldest(connection, index, sender)
+        found[sender] = (pending, oldest)
+    return found
+
+
+def _oldest(connection: sqlite3.Connection, index: Index, sender: str) -> Instant | None:
+    barren = index.barren.get(sender, set())
+    blocks = [n for n, block in index.blocks.items() if block.open and n not in barren]
+
+    def read(number: int) -> list[tuple[int, ...]]:
+        return [
+            (stamp, id)
+            for id, series, n, stamp in slim_rows(connection, number)
+            if (line := index.lines.get(series))
+            and line.series.sender == sender
+            and not line.parked
+            and line.spans.state_of(n) == ""
+        ]
+
+    for stamp, _ in in_order(index, blocks, read):
+        return stamp * 1000
+    return None
+
+
+def slim_rows(connection: sqlite3.Connection, number: int) -> Iterator[tuple[int, int, int, int]]:
+    """Id, series, number and stamp of a block's readings."""
+    yield from connection.execute(
+        "SELECT id, series, n, stamp FROM readings WHERE id BETWEEN ? AND ? ORDER BY id",
+        bounds(number),
+    )
+
+
+def bounds(number: int) -> tuple[int, int]:
+    """The first and the last id of a block."""
+    return number << BLOCK_BITS, (number << BLOCK_BITS) + BLOCK - 1
+
+
+def in_order(
+    index: Index, blocks: Sequence[int], read: Callable[[int], list[tuple[Any, ...]]]
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of these blocks, oldest stamp first; `read` gives a block's as (stamp, id, …).
+
+    Blocks overlap little, since readings are stored as they come. Where many do, after a
+    backfill, the order is nearly right, so that memory stays flat.
+    """
+    queue = sorted(blocks, key=lambda number: (index.blocks[number].earliest, number))
+    ready: list[tuple[Any, ...]] = []
+    for nth, number in enumerate(queue, start=1):
+        ready.extend(read(number))
+        ready.sort()
+        sure = len(ready)
+        if nth < len(queue):
+            sure = bisect_left(ready, (index.blocks[queue[nth]].earliest,))
+            sure = max(sure, len(ready) - MOST_OVERLAP * BLOCK)
+        yield from ready[:sure]
+        del ready[:sure]
+
+
+def parked(index: Index) -> list[ParkedLine]:
+    """What is parked, by series and reason."""
+    found = []
+    for line in index.lines.values():
+        key, sender = line.series.key, line.series.sender
+        if line.parked and line.waiting > line.in_flight:
+            count = line.waiting - line.in_flight
+            found.append(ParkedLine(key, sender, line.parked, count, True))
+        for state, count in line.totals.items():
+            if state[0] == "p":
+                found.append(ParkedLine(key, sender, reason_of(state), count, False))
+    return found
+
+
+def gaps(connection: sqlite3.Connection, index: Index, since: Instant) -> list[GapLine]:
+    """The ledger of what is missing, of stamps from `since` on, in the order it was written."""
+    found = []
+    for row in connection.execute(f"{GAPS.select} WHERE last >= ? ORDER BY id", (since // 1000,)):
+        _, series, first, end, reason, count, _ = row
+        if series in index.lines and GAPS.sound(row):
+            key = index.lines[series].series.key
+            found.append(GapLine(key, first * 1000, end * 1000, reason, count))
+    return found
+
+
+def export(
+    connection: sqlite3.Connection,
+    index: Index,
+    lines: Mapping[int, Line],
+    since: Instant | None,
+    until: Instant | None,
+) -> Iterator[ExportRow]:
+    """Stored readings of these series from `since` to before `until`, newest last."""
+    first = -(1 << 62) if since is None else -(-since // 1000)
+    end = 1 << 62 if until is None else -(-until // 1000)
+    blocks = [n for n, b in index.blocks.items() if b.earliest < end and b.latest >= first]
+
+    def read(number: int) -> list[tuple[Any, ...]]:
+        chosen = []
+        for row in connection.execute(
+            f"{READINGS.select} WHERE id BETWEEN ? AND ?", bounds(number)
+        ):
+            if row[1] in lines and first <= row[3] < end and READINGS.sound(row):
+                line = lines[row[1]]
+                state = _state(index, line, row)
+                chosen.append((row[3], row[0], line, row[4], row[5], row[6], state))
+        return chosen
+
+    for stamp, _, line, value, exponent, words, state in in_order(index, blocks, read):
+        yield ExportRow(
+            line.series.key, line.series.meter, stamp * 1000,
+            to_value(value, exponent), state, RawWords.unpack(words),
+        )  # fmt: skip
+
+
+def _state(index: Index, line: Line, row: tuple[Any, ...]) -> str:
+    if row[0] in index.flight:
+        return "in_flight"
+    state = line.spans.state_of(row[2])
+    if unsettled(state):
+        return f"parked:{line.parked}" if line.parked else "pending"
+    if state[0] == "p":
+        return f"parked:{reason_of(state)}"
+    return "confirmed" if state == "c" else "dropped"
+
+
+def damage(
+    connection: sqlite3.Connection, index: Index
+) -> tuple[dict[int, list[int]], dict[int, int], set[int]]:
+    """After a row was found altered: what is to be done about it.
+
+    Of each series the numbers that wait and have no sound row; of each open block how many of its
+    rows do wait; and the ids of the rows that were altered.
+    """
+    seen: dict[int, list[Run]] = {}
+    opened: dict[int, int] = {}
+    unsound: set[int] = set()
+    for number, block in index.blocks.items():
+        if not block.open:
+            continue
+        opened[number] = 0
+        for row in connection.execute(
+            f"{READINGS.select} WHERE id BETWEEN ? AND ? ORDER BY id", bounds(number)
+        ):
+            if not READINGS.sound(row):
+                unsound.add(row[0])
+                continue
+            line = index.lines.get(row[1])
+            if line is None or not unsettled(line.spans.state_of(row[2])):
+                continue
+            opened[number] += 1
+            got = seen.setdefault(line.id, [])
+            if got and got[-1][1] == row[2] - 1:
+                got[-1] = (got[-1][0], row[2])
+            else:
+                got.append((row[2], row[2]))
+    missing: dict[int, list[int]] = {}
+    for line in index.lines.values():
+        if line.waiting:
+            settled = [(s.first, s.last) for s in line.spans if not unsettled(s.state)]
+            lost = without(settled + seen.get(line.id, []), line.stored)
+            if lost:
+                missing[line.id] = lost
+    return missing, opened, unsound
+
+
+def without(covered: Iterable[Run], last: int) -> list[int]:
+    """The numbers from 1 to `last` that are in none of these runs."""
+    lost: list[int] = []
+    at = 1
+    for first, end in [*sorted(covered), (last + 1, last + 1)]:
+        lost.extend(range(at, first))
+        at = max(at, end + 1)
+    return lost
