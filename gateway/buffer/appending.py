@@ -55,6 +55,8 @@ class _Plan:
         """Series to newest id, number and latest stamp, as they will be."""
         self.gaps: dict[int, Row] = {}
         """Rows of `gaps` by id, new or grown."""
+        self.runs = dict(index.gaps)
+        self.gap_top = index.gap_top
         self.names = dict(index.names)
 
     def readings(self, connection: sqlite3.Connection) -> None:
@@ -85,21 +87,19 @@ class _Plan:
 
     def ledger(self) -> None:
         """A gap lengthens the run before it if the reason is the same and no reading is between."""
-        runs = dict(self.index.gaps)
-        top = self.index.gap_top
         for gap in self.commit.gaps:
             line = _line(self.index, gap.key)
             stamp = _seconds(gap.stamp)
-            run = runs.get(line.id)
+            run = self.runs.get(line.id)
             if run is not None and stamp <= run[2]:
                 continue
             latest = self.heads.get(line.id, (0, 0, line.latest))[2]
             if run is not None and run[3] == gap.reason and latest <= run[2]:
                 run = (run[0], run[1], stamp, run[3], run[4] + 1)
             else:
-                top += 1
-                run = (top, stamp, stamp, gap.reason, 1)
-            runs[line.id] = run
+                self.gap_top += 1
+                run = (self.gap_top, stamp, stamp, gap.reason, 1)
+            self.runs[line.id] = run
             self.gaps[run[0]] = GAPS.sealed(run[0], line.id, *run[1:])
 
     def blocks(self) -> dict[int, Block]:
@@ -172,9 +172,8 @@ def append(index: Index, commit: Commit, transaction: Transaction) -> Appended:
     change.apply()
     index.closed |= full.keys()
     index.names = plan.names
-    for id, series, first, last, reason, count, _ in plan.gaps.values():
-        index.gap_top = max(index.gap_top, id)  # type: ignore[type-var,assignment]
-        index.gaps[series] = (id, first, last, reason, count)  # type: ignore[index,assignment]
+    index.gaps = plan.runs
+    index.gap_top = plan.gap_top
     return Appended(len(plan.rows), tuple(plan.repeated))
 
 

@@ -262,6 +262,7 @@ def load(connection: sqlite3.Connection) -> Index:
         connection, GAPS, "WHERE id IN (SELECT max(id) FROM gaps GROUP BY series)"
     ):
         index.gaps[series] = (id, first, last, reason, count)
+        index.gap_top = max(index.gap_top, id)
     for _ in sound_rows(connection, SLOTS):
         pass  # a slot that was altered must not be taken for none
     tail = (max(index.closed) + 1) << BLOCK_BITS if index.closed else 0

@@ -68,9 +68,8 @@ class Reads:
 
     async def slot(self, sender: str) -> bytes | None:
         """What a sender's slot was last saved as."""
-        return await self._call(
-            lambda connection, _: settling.slots(connection).get(sender, (0, None))[1]
-        )
+        slots = await self._call(lambda connection, _: settling.slots(connection))
+        return slots[sender][1] if sender in slots else None
 
     async def export(
         self,

@@ -35,12 +35,14 @@ class Table:
     def insert(self) -> str:
         """The statement that puts a whole row in, or in the place of its former self."""
         places = ",".join("?" * len(self.columns))
-        return f"INSERT OR REPLACE INTO {self.name} ({','.join(self.columns)}) VALUES ({places})"
+        names = ",".join(self.columns)
+        # Table and columns are named in this file only.
+        return f"INSERT OR REPLACE INTO {self.name} ({names}) VALUES ({places})"  # noqa: S608
 
     @property
     def select(self) -> str:
         """The statement's beginning that reads whole rows."""
-        return f"SELECT {','.join(self.columns)} FROM {self.name}"
+        return f"SELECT {','.join(self.columns)} FROM {self.name}"  # noqa: S608  (as above)
 
     def sealed(self, *fields: Field) -> Row:
         """The row with its seal at the end."""

@@ -232,8 +232,11 @@ class _Harvest:
 
     def rebuild(self, connection: sqlite3.Connection) -> tuple[int, int]:
         """Write series, spans, heads, blocks and slots; how many readings are saved and lost."""
-        known = ",".join(map(str, self._lines)) or "0"
-        lost = connection.execute(f"DELETE FROM readings WHERE series NOT IN ({known})").rowcount
+        for line in self._lines.values():
+            write_series(connection, line)
+        lost = connection.execute(
+            "DELETE FROM readings WHERE series NOT IN (SELECT id FROM series)"
+        ).rowcount
         seen = {id: _Seen([]) for id in self._lines}
         for id, series, n, stamp in connection.execute(
             "SELECT id, series, n, stamp FROM readings ORDER BY id"
@@ -248,7 +251,6 @@ class _Harvest:
 
         for line in self._lines.values():
             lost += self._settle(connection, line, seen[line.id], new_id)
-            write_series(connection, line)
             connection.executemany(
                 SPANS.insert,
                 [SPANS.sealed(s.id, line.id, s.first, s.last, s.state) for s in line.spans],

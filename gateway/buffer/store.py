@@ -279,10 +279,10 @@ class Store(Reads):
 
     def _append(self, commit: Commit) -> Appended:
         pruning.make_room(self._db, self._index, self._settings.max_size, self._transaction)
-        if not files.beside(self._path, ".ballast").exists() and not files.lay_ballast(self._path):
-            if schema.free_bytes(self._path) < files.BALLAST_BYTES:
-                # What the ballast gave is for confirming and deleting, not for more readings.
-                raise StoreFull(f"{self._path}: the disk is full", hint="free room on the disk")
+        short = schema.free_bytes(self._path) < files.BALLAST_BYTES
+        if short and not files.lay_ballast(self._path):
+            # What the ballast gave is for confirming and deleting, not for more readings.
+            raise StoreFull(f"{self._path}: the disk is full", hint="free room on the disk")
         return append(self._index, commit, self._transaction)
 
     def _release(self, keys: Sequence[SeriesKey]) -> int:

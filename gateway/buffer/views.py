@@ -197,9 +197,8 @@ def _oldest(connection: sqlite3.Connection, index: Index, sender: str) -> Instan
             and line.spans.state_of(n) == ""
         ]
 
-    for stamp, _ in in_order(index, blocks, read):
-        return stamp * 1000
-    return None
+    first = next(in_order(index, blocks, read), None)
+    return None if first is None else int(first[0]) * 1000
 
 
 def slim_rows(connection: sqlite3.Connection, number: int) -> Iterator[tuple[int, int, int, int]]:
