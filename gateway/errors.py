@@ -50,6 +50,8 @@ class Mistake:
     suggestion: str = ""
     level: str = "error"
     """error or warning."""
+    caret: int = 0
+    """Column of the caret below `source`, where hiding a secret moved it; 0: as `column`."""
     other: tuple[int, str] | None = None
     """Number and text of another line that belongs to it: where a repeated name stood first."""
 

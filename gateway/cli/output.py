@@ -87,7 +87,7 @@ def _lines(mistake: Mistake) -> Iterable[str]:
     if mistake.other is not None:
         number, source = mistake.other
         yield f"{number:4} | {_flat(source)[:WIDEST]}"
-    source, column = _flat(mistake.source), mistake.column - 1
+    source, column = _flat(mistake.source), (mistake.caret or mistake.column) - 1
     width = max(1, min(mistake.width, len(source) - column, WIDEST))
     start = max(0, column + width - WIDEST + 20) if len(source) > WIDEST else 0
     yield f"{mistake.line:4} | {source[start : start + WIDEST]}"

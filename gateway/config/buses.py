@@ -102,9 +102,9 @@ def _serial(fields: Fields, place: Place) -> SerialLink:
         _look_at_port(fields, path)
     baudrate = fields.get("baudrate", integer(110, 4_000_000), 9600)
     if baudrate not in BAUDRATES:
-        near = min(BAUDRATES, key=lambda usual: abs(usual - baudrate))
         message = f"baudrate: {baudrate} is not a usual rate"
-        fields.report.warning(fields.at_value("baudrate"), message, f"did you mean {near}?")
+        hint = did_you_mean(str(baudrate), map(str, BAUDRATES))
+        fields.report.warning(fields.at_value("baudrate"), message, hint)
     return SerialLink(
         path=path,
         baudrate=baudrate,
@@ -122,9 +122,11 @@ def _look_at_port(fields: Fields, path: str) -> None:
     if not os.path.exists(path):
         folder = Path(path).parent
         there = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        if folder == Path("/dev"):
+            there = []  # its names are all alike
         hint = did_you_mean(Path(path).name, there) or "ls /dev/serial/by-id shows what is there"
         report.warning(at, f"serial: {path} is not there now", hint)
-    elif path.startswith(("/dev/ttyUSB", "/dev/ttyACM")):
+    if path.startswith(("/dev/ttyUSB", "/dev/ttyACM")):
         message = f"serial: {path} may get another name when it is plugged in again"
         report.warning(at, message, f"write {_stable_name(path) or '/dev/serial/by-id/…'}")
 

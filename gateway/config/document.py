@@ -102,6 +102,7 @@ def compose(text: str, report: Report) -> Node | None:
     """
     if len(text) > MAX_BYTES:
         raise ConfigurationError([Mistake(report.file, 1, 1, "the file is larger than 1 MB")])
+    _refuse_directives(text, report)
     _refuse_tabs(text, report)
     yaml = YAML(typ="safe", pure=True)
     last: Event | None = None
@@ -119,6 +120,16 @@ def compose(text: str, report: Report) -> Node | None:
     except (YAMLError, ValueError, OverflowError) as error:
         line = last.end_mark.line if last is not None else 0
         raise ConfigurationError([explain(error, line, text, report.file)]) from None
+
+
+def _refuse_directives(text: str, report: Report) -> None:
+    for number, line in enumerate(lines_of(text), 1):
+        if line.startswith("%"):
+            at = Span(number, 1, number, len(line) + 1)
+            message = "directives (lines that begin with %) are not used here"
+            report.stop(at, message, "remove the line")
+        if line.strip() and not line.lstrip().startswith("#"):
+            return
 
 
 def _refuse_tabs(text: str, report: Report) -> None:

@@ -188,9 +188,10 @@ def _without(fields: Fields, parent: Draft) -> Draft:
             raise Wrong(f"{quoted(found)} is not in the profile that is extended", hint)
         return found
 
-    dropped = fields.many("without", one, most=500)
     if "without" in fields and "extends" not in fields:
-        fields.error("without", "without: there is nothing to leave out without `extends`")
+        fields.error("without", "without: there is nothing to leave out where nothing is extended")
+        return parent
+    dropped = fields.many("without", one, most=500)
     if not dropped:
         return parent
     return evolve(

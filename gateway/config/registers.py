@@ -186,10 +186,12 @@ def _unit(fields: Fields, canonical: str | None) -> str:
     node = fields.node("unit")
     if canonical == "" and isinstance(node, Scalar) and not node.text and not node.refused:
         return ""
-    unit = fields.get("unit", choice(*filter(None, UNITS)), "")
-    if canonical is not None and unit != canonical and fields.sound("unit"):
+    if canonical is None:
+        return fields.get("unit", choice(*filter(None, UNITS)), "")
+    unit = fields.get("unit", text, "")
+    if unit != canonical and fields.sound("unit"):
         wanted = f"in {canonical}" if canonical else "without a unit"
-        message = f"unit: this quantity is {wanted}, not {unit}"
+        message = f"unit: this quantity is {wanted}, not {quoted(unit)}"
         fields.error("unit", message, f"write unit: {canonical or repr('')} and the scale for it")
     return unit
 

@@ -132,16 +132,27 @@ class Report:
     def _mistake(
         self, at: Span, message: str, suggestion: str, level: str, first: Span | None
     ) -> Mistake:
-        source = self._line(at.line)
+        source, caret = self._line(at.line), at.column
         end = at.end_column if at.end_line == at.line else len(source.rstrip()) + 1
         width = max(1, end - at.column)
         for start, stop in self._hidden_in(at.line, source):
-            if start + 1 <= at.column < stop + 1:
-                width = len(HIDDEN)
+            if start < at.column <= stop:
+                width, caret = len(HIDDEN), caret - (at.column - start - 1)
+            elif stop < at.column:
+                caret -= stop - start - len(HIDDEN)
         shown = self._shown(at.line)
         other = (first.line, self._shown(first.line)) if first is not None else None
         return Mistake(
-            self.file, at.line, at.column, message, shown, width, suggestion, level, other
+            file=self.file,
+            line=at.line,
+            column=at.column,
+            message=message,
+            source=shown,
+            width=width,
+            suggestion=suggestion,
+            level=level,
+            caret=caret,
+            other=other,
         )
 
     def _line(self, number: int) -> str:

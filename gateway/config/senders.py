@@ -38,13 +38,11 @@ def read_energinet(report: Report, node: Node | None, at: Span, place: Place) ->
     fields = Fields(report, body, "energinet", keys.ENERGINET, at=at, elsewhere=keys.BELONGS)
     url = fields.get("url", http_url, DEFAULT_URL)
     loopback = is_loopback(urlsplit(url).hostname or "")
-    if url.startswith("http://") and not loopback:
-        hint = f'did you mean "https{url.removeprefix("http")}"?'
-        fields.error(
-            "url", "http:// sends the token in the clear: only for a loopback address", hint
-        )
     # A url that could not be read may have been a loopback address.
     local = loopback or not fields.sound("url")
+    if url.startswith("http://") and not loopback:
+        message = "url: http:// sends the token in the clear: only for a loopback address"
+        fields.error("url", message, f'did you mean "https{url.removeprefix("http")}"?')
     least = SECOND // 10 if local else WINDOW
     most = 100_000_000 if local else PAYLOAD
     interval = fields.get("request_interval", duration(least, DAY), WINDOW)
@@ -129,6 +127,9 @@ def _senders(fields: Fields, place: Place) -> tuple[SenderSettings, ...]:
         if body is None:
             sound = False
             continue
+        for key, value in body.entries:
+            if key.text not in keys.SENDER:  # perhaps the token, in the wrong place
+                report.hide(value.span)
         inner = Fields(report, body, "a sender", keys.SENDER, elsewhere=keys.BELONGS)
         own = inner.require("name", name, "", example="name: basement")
         group = inner.get("import", name, "")

@@ -28,7 +28,6 @@ _PROBLEMS: Final = (
     ("block sequence entries are not allowed", 'a "- " where no list can begin',
      "begin the list on a line of its own"),
     ("mapping keys are not allowed", "a key cannot stand here", "check the indentation"),
-    ("directive", "directives (lines that begin with %) are not used here", "remove the line"),
     ("tag", "tags (words that begin with !) are not used here", "remove it"),
     ("anchor", "anchors and aliases are not used here", "write the value out"),
     ("alias", "anchors and aliases are not used here", "write the value out"),
@@ -47,7 +46,7 @@ def explain(error: Exception, reached: int, text: str, file: str) -> Mistake:
         if words in problem:
             message, hint = ours, advice
             break
-    opened = _open_quote(lines, line) if "directive" not in message else None
+    opened = _open_quote(lines, line)
     if opened is not None:
         (line, column), message, hint = opened, "a quote is opened and not closed", "close it"
     source = hide_by_eye(lines, line + 1)

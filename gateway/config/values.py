@@ -242,7 +242,7 @@ def _unit_mistake(
         options = [u for u in fitting if u != "ms"] or fitting
         hint = " ".join(f"{number} {u}?" for u in options[:2])
         return f"{quoted(number)} has no unit: {kind} needs one", hint
-    meant = _MEANT.get(unit.casefold(), "")
+    meant = _MEANT.get(unit.casefold(), unit.casefold())
     hint = f'did you mean "{number} {meant}"?' if meant in units else ""
     return f"{quoted(unit)} is not a unit here: use {listed([*units])}", hint
 

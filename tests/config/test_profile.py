@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from gateway.config import Library
+from gateway.errors import ConfigurationError, Mistake
+from gateway.metering.profile import Limits, SerialDefaults, SunSpec
+from gateway.metering.register import Encoding
+
+PROFILES = Path(__file__).parent / "profiles"
+
+START = """\
+maker: Acme
+model: T
+kind: electricity
+sources: {manual: "a document"}
+defaults: {function: 4, type: f32, sources: [manual]}
+registers:
+"""
+REGISTER = "  - {quantity: active_energy_import_total, address: 0, unit: kWh}\n"
+
+
+def library(own: Path = PROFILES) -> Library:
+    return Library(own, shipped=own)
+
+
+def mistakes(tmp_path: Path, text: str, name: str = "tried") -> list[Mistake]:
+    (tmp_path / f"{name}.yaml").write_text(text)
+    try:
+        library(tmp_path).get(name)
+    except ConfigurationError as error:
+        return list(error.mistakes)
+    return []
+
+
+def test_a_profile_becomes_registers_with_its_defaults() -> None:
+    profile = library().get("acme-e1")
+    assert (profile.name, profile.maker, profile.model) == ("acme-e1", "Acme", "E1")
+    by_name = {register.name: register for register in profile.registers}
+    voltage = by_name["voltage_l1"]
+    assert (voltage.function, voltage.address, voltage.encoding) == (4, 0, Encoding("f32"))
+    assert (voltage.scale, voltage.unit, voltage.sources) == (Decimal(1), "V", ("manual",))
+    assert by_name["power_factor_total"].unit == ""
+    assert by_name["active_power_total"].not_available == {0x7F800000, 0xFFC00000}
+    export = by_name["active_energy_export_total"]
+    assert (export.encoding.type, export.scale) == ("u32", Decimal("0.01"))
+    assert export.not_available == {0xFFFFFFFF}
+    assert profile.serial == SerialDefaults(19200, "even", 1, 1)
+    assert profile.limits == Limits(max_registers=80, even=True, pause=60, answer_time=500)
+    serial, model = profile.identity
+    assert (serial.what, serial.register.address, serial.expected) == ("serial_number", 0xFC00, ())
+    assert model.expected == ("137", "138")
+    net = profile.computed[0]
+    assert (net.quantity, net.unit) == ("active_energy_net_total", "kWh")
+    assert [r.name for r in net.minus] == ["active_energy_export_total"]
+    assert profile.sources == (("manual", "Acme E1 Modbus map, revision 3"),)
+
+
+def test_every_feature_of_a_register_is_read() -> None:
+    profile = library().get("acme-heat")
+    heat, volume, power = profile.registers
+    assert heat.unit_register is not None
+    assert (heat.unit_register.address, heat.unit_register.encoding.type) == (9, "u16")
+    assert heat.unit_factors == ((2, Decimal("0.001")), (3, Decimal(1)))
+    assert heat.modulus == 100_000_000
+    assert volume.encoding == Encoding("mod10k", "little", "big", 4)
+    assert power.scale_register is not None
+    assert power.scale_register.address == 21
+    assert power.not_available == {0x8000}
+    assert profile.limits.hole_ranges == ((0, 63),)
+    assert profile.limits.whole_blocks == ((3, 64001, 27),)
+    assert profile.sunspec == SunSpec((203,), 40070, (40000, 50000, 0))
+
+
+def test_what_a_profile_extends_is_its_own_unless_it_says_otherwise() -> None:
+    profile = library().get("acme-e1-pro")
+    assert (profile.maker, profile.model, profile.kind) == ("Acme", "E1 Pro", "electricity")
+    assert profile.serial == SerialDefaults(9600, "even", 1, 1)
+    assert profile.limits.max_registers == 80
+    names = [register.name for register in profile.registers]
+    assert names == ["voltage_l1", "current_l1", "power_factor_total", "active_power_total"]
+    voltage = profile.registers[0]
+    assert (voltage.address, voltage.encoding.type, voltage.unit) == (256, "u16", "V")
+    # A sum takes the place of the register of its name.
+    assert [total.quantity for total in profile.computed] == ["active_energy_import_total"]
+    assert [r.name for r in profile.needs("active_energy_import_total")] == [
+        "import_integer",
+        "import_decimal",
+    ]
+    assert [source for source, _ in profile.sources] == ["manual", "sheet"]
+    assert profile.notes == library().get("acme-e1").notes
+
+
+@pytest.mark.parametrize(
+    ("register", "part", "suggestion"),
+    [
+        ("{quantity: active_enrgy_import_total, address: 0, unit: kWh}", "is not a quantity",
+         'did you mean "active_energy_import_total"?'),
+        ("{quantity: voltage_l1, address: 0, unit: kV}", 'is in V, not "kV"', None),
+        ("{quantity: voltage_l1, address: 0, unit: A}", 'is in V, not "A"', None),
+        ("{quantity: voltage_l1, address: 0}", '"unit" is missing', None),
+        ("{quantity: power_factor_total, address: 0, unit: W}", "without a unit", None),
+        ("{quantity: voltage_l1, unit: V}", '"address" is missing', None),
+        ("{quantity: voltage_l1, address: 70000, unit: V}", "out of range", None),
+        ("{quantity: voltage_l1, address: 65535, unit: V}", "would end above", None),
+        ("{quantity: voltage_l1, address: 0, unit: V, type: u33}", "is not one of", None),
+        ("{quantity: voltage_l1, address: 0, unit: V, type: string, words: 2}", "no number", None),
+        ("{quantity: voltage_l1, address: 0, unit: V, type: mod10k}", '"words" is missing', None),
+        ("{quantity: voltage_l1, address: 0, unit: V, words: 3}", "f32 takes 2", "remove it"),
+        ("{quantity: voltage_l1, address: 0, unit: V, function: 5}", "out of range", None),
+        ("{quantity: voltage_l1, address: 0, unit: V, scale: 0.1}", "has to be a text",
+         'write "0.1"'),
+        ('{quantity: voltage_l1, address: 0, unit: V, scale: "0"}', "every value 0", None),
+        ('{quantity: voltage_l1, address: 0, unit: V, scale: "0,1"}', "not a number", "write 0.1"),
+        ("{quantity: voltage_l1, address: 0, unit: V, sources: [manuel]}", "no source",
+         'did you mean "manual"?'),
+        ("{quantity: voltage_l1, address: 0, unit: V, sources: []}", '"sources" is missing', None),
+        ("{quantity: voltage_l1, address: 0, unit: V, not_available: -1}", "out of range", None),
+        ("{quantity: voltage_l1, address: 0, unit: V, type: u16, not_available: 65536}",
+         "out of range", None),
+        ("{quantity: voltage_l1, address: 0, unit: V, type: u16, not_available: nan}",
+         "u16 has no nan", None),
+        ("{quantity: voltage_l1, address: 0, unit: V, word_ordr: big}", "unknown key",
+         'did you mean "word_order"?'),
+        ("{quantity: voltage_l1, address: 0, unit: V, scale_register: {address: 1}}",
+         '"type" is missing in scale_register', None),
+        ("{quantity: voltage_l1, address: 0, unit: V, unit_register: {address: 1, type: u16}}",
+         '"factors" is missing', None),
+        ("{quantity: voltage_l1, address: 0, unit: V,"
+         " unit_register: {address: 1, type: u16, factors: {a: \"1\"}}}", "whole number", None),
+        ("{quantity: voltage_l1, address: 0, unit: V,"
+         " unit_register: {address: 1, type: u16, factors: {}}}", "at least one", None),
+        ("{name: x, address: 0, unit: V}", "unknown key", None),
+        ("[voltage_l1]", "expected keys", None),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_register_is_reported_once_on_its_line(
+    tmp_path: Path, register: str, part: str, suggestion: str | None
+) -> None:
+    found = mistakes(tmp_path, f"{START}{REGISTER}  - {register}\n")
+    shown = [m for m in found if '"quantity" is missing' not in m.message]
+    assert [m.line for m in shown] == [8], found
+    assert part in shown[0].message
+    if suggestion is not None:
+        assert shown[0].suggestion == suggestion
+
+
+@pytest.mark.parametrize(
+    ("rest", "line", "part"),
+    [
+        ("computed: [{quantity: active_energy_net_total, plus: [active_energy_import_totl]}]\n",
+         8, "neither a register nor a part"),
+        ("computed: [{quantity: voltage_l1, plus: [active_energy_import_total]}]\n", 8, "in kWh"),
+        ("computed: [{quantity: active_energy_net_total, plus: []}]\n", 8, "at least one"),
+        ("computed: [{quantity: active_energy_import_total, plus: [active_energy_import_total]}]\n",
+         8, "stands twice"),
+        ("parts: [{name: voltage_l1, address: 0, unit: V}]\n", 8, "name of a quantity"),
+        ("parts: [{name: x, address: 0}]\n", 8, '"unit" is missing'),
+        (REGISTER, 8, "stands twice"),
+        ("requests: {max_registers: 126}\n", 8, "out of range"),
+        ("requests: {hole_ranges: [[5, 1]]}\n", 8, "[first, last]"),
+        ("requests: {whole_blocks: [[3, 1]]}\n", 8, "[function, first, count]"),
+        ("requests: {max_registers: 1}\n", 7, "more than a request may have (1)"),
+        ("requests: {holes: no}\n", 8, "neither true nor false"),
+        ("requests: {pause: 60}\n", 8, "no unit"),
+        ("serial: {parity: evn}\n", 8, "is not one of"),
+        ("sunspec: {header: 40070}\n", 8, '"models" is missing'),
+        ("without: [x]\n", 8, "nothing is extended"),
+        ("extends: acme\n", 8, "no profile"),
+        ("extends: ../tried\n", 8, "no profile"),
+        ("extends: tried\n", 8, "no profile"),
+        ("identity: [{what: model, address: 1, type: string}]\n", 8, '"words" is missing'),
+        ("identity: [{what: model, address: 1, type: u16, expected: [abc]}]\n", 8, "whole number"),
+        ("notes: text\n", 8, "expected a list"),
+        ("maker: B\n", 8, "stands twice"),
+        ("colour: red\n", 8, "unknown key"),
+    ],
+)  # fmt: skip
+def test_a_mistake_elsewhere_in_a_profile_is_reported_once_on_its_line(
+    tmp_path: Path, rest: str, line: int, part: str
+) -> None:
+    found = mistakes(tmp_path, START + REGISTER + rest)
+    assert [m.line for m in found] == [line], found
+    assert part in found[0].message
+
+
+def test_what_a_profile_has_to_say_is_missed_once(tmp_path: Path) -> None:
+    found = [m.message for m in mistakes(tmp_path, "notes: []\n")]
+    assert found == [
+        f'"{key}" is missing in the profile' for key in ("sources", "maker", "model", "kind")
+    ]
+    assert mistakes(tmp_path, START.replace("registers:\n", ""))[0].message.startswith(
+        '"registers" is missing'
+    )
+
+
+def test_profiles_that_extend_one_another_in_a_ring_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b\n")
+    found = mistakes(tmp_path, "extends: a\n", "b")
+    assert ["a → b" in m.message or "b → a" in m.message for m in found] == [True]
+
+
+def test_leaving_out_what_a_sum_needs_is_said(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text((PROFILES / "acme-e1.yaml").read_text())
+    found = mistakes(tmp_path, "extends: base\nwithout: [active_energy_export_total]\n")
+    assert [(m.line, m.suggestion) for m in found] == [(2, "leave active_energy_net_total out too")]
+
+
+def test_one_s_own_profile_wins_and_may_extend_the_shipped_one_of_its_name(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "acme-e1.yaml").write_text("extends: acme-e1\nmodel: mended\n")
+    found = Library(tmp_path, shipped=PROFILES)
+    assert (found.get("acme-e1").model, found.get("acme-e1").maker) == ("mended", "Acme")
+    assert found.names() == ("acme-e1", "acme-e1-pro", "acme-heat")
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/x", "", "A", "a/b", "a b", "x" * 65, "a\n"])
+def test_a_name_never_leaves_the_folders(tmp_path: Path, name: str) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "secret.yaml").write_text(START + REGISTER)
+    with pytest.raises(KeyError):
+        library(tmp_path / "own").get(name)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "secret.yaml").write_text(START + REGISTER)
+    (tmp_path / "own" / "linked.yaml").symlink_to(tmp_path / "secret.yaml")
+    with pytest.raises(KeyError):
+        library(tmp_path / "own").get("linked")
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(KeyError) as caught:
+        library().get("acme-e1-por")
+    assert getattr(caught.value, "suggestion", "") == 'did you mean "acme-e1-pro"?'
+
+
+def test_only_the_profile_that_is_asked_for_is_read(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("a: [")
+    (tmp_path / "sound.yaml").write_text(START + REGISTER)
+    assert library(tmp_path).get("sound").model == "T"
+    with pytest.raises(ConfigurationError):
+        library(tmp_path).all()
+
+
+def test_every_shipped_profile_can_be_read() -> None:
+    for profile in Library().all():
+        assert profile.quantities(), profile.name
+        for quantity in profile.quantities():
+            assert profile.needs(quantity)
