@@ -45,12 +45,17 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Let that much time pass."""
 
+    async def until(self, monotonic: float) -> None:
+        """Wait until that monotonic time, finer than the loop's whole milliseconds."""
+
 
 # <sys/timex.h>: adjtimex() returns TIME_ERROR, and status has STA_UNSYNC, until the clock is set.
 _TIME_ERROR = 5
 _STA_UNSYNC = 0x40
 _TIMEX_BYTES = 256  # struct timex is 208 bytes on 64-bit Linux, 128 on 32-bit
 _TIMESYNCD = Path("/run/systemd/timesync/synchronized")  # touched at each synchronisation
+
+_NAP = 0.0012  # seconds that `until` may hold the loop up
 
 
 class SystemClock:
@@ -72,6 +77,15 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    async def until(self, monotonic: float) -> None:
+        # asyncio rounds timers up to whole milliseconds: it wakes us early, a nap does the rest.
+        rest = monotonic - time.monotonic()
+        if rest > _NAP:
+            await asyncio.sleep(rest - _NAP)
+            rest = monotonic - time.monotonic()
+        if rest > 0:
+            time.sleep(rest)
 
     def synchronised(self) -> bool:
         return self._assume or self._kernel_says() or self._timesyncd_says()
@@ -109,4 +123,6 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         # Without it two boots look alike; btime (the boot's wall time) tells them apart well enough.
-        return f"unknown-{os.stat('/proc/1').st_ctime_ns}" if Path("/proc/1").exists() else "unknown"
+        return (
+            f"unknown-{os.stat('/proc/1').st_ctime_ns}" if Path("/proc/1").exists() else "unknown"
+        )

@@ -27,10 +27,15 @@ class SerialLink:
     """Let the kernel switch the direction (UARTs of the board; USB adapters do it themselves)."""
 
     @property
+    def data_bits(self) -> int:
+        """7 for ASCII as the standard has it (7E1, 7O1, 7N2), but 8N1 where that is asked for."""
+        plain = self.parity == "none" and self.stopbits == 1
+        return 7 if self.framing == "ascii" and not plain else 8
+
+    @property
     def character_bits(self) -> int:
         """Bits a character takes on the wire: start, data, parity, stop."""
-        data = 7 if self.framing == "ascii" else 8
-        return 1 + data + (self.parity != "none") + self.stopbits
+        return 1 + self.data_bits + (self.parity != "none") + self.stopbits
 
 
 @frozen

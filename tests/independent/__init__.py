@@ -91,5 +91,5 @@ def _carry(ours: int, theirs: list[int], character: float, stop: threading.Event
         for end in ready:
             data = os.read(end, 512)
             time.sleep(len(data) * character)
-            for other in theirs if end == ours else [ours]:
+            for other in {ours, *theirs} - {end}:  # everybody on the line hears everything
                 os.write(other, data)

@@ -1,0 +1,203 @@
+"""Modbus frames as bytes, and the watch that lets only the answer asked for pass. Pure.
+
+Modbus over serial line v1.02 (RTU §2.5.1, ASCII §2.5.2); Modbus messaging on TCP/IP v1.0b (§3.1).
+An answer passes where its check sum, unit, function and length are those of the request, and over
+TCP its transaction too; all else on the line (noise before it, answers of other units, our own
+echo, late answers to other requests) is passed over and remembered as what was seen.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
+
+from attrs import frozen
+
+Seen: TypeAlias = Literal["nothing", "echo", "crc", "unit", "function", "length", "frame"]
+"""What came instead of the answer, for the error's reason."""
+
+
+def _crc_table() -> tuple[int, ...]:
+    table = []
+    for value in range(256):
+        crc = value
+        for _ in range(8):
+            crc = crc >> 1 ^ 0xA001 if crc & 1 else crc >> 1
+        table.append(crc)
+    return tuple(table)
+
+
+_TABLE: Final = _crc_table()
+
+
+def crc16(data: bytes) -> bytes:
+    """The check sum of an RTU frame, in the order of the wire (low byte first)."""
+    crc = 0xFFFF
+    for byte in data:
+        crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
+    return crc.to_bytes(2, "little")
+
+
+def lrc(data: bytes) -> int:
+    """The check sum of an ASCII frame: the two's complement of the sum of its bytes."""
+    return -sum(data) & 0xFF
+
+
+@frozen
+class Request:
+    """What was asked, as far as an answer can show it."""
+
+    unit: int
+    function: int
+    count: int
+    transaction: int = 0
+    frame: bytes = b""
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of data in the answer."""
+        return (self.count + 7) // 8 if self.function in (1, 2) else 2 * self.count
+
+
+Match: TypeAlias = Callable[[Request, bytes], tuple[bytes, Seen]]
+"""Bytes on the line so far → the whole frame of the answer (empty: not yet), and what was seen."""
+
+
+def match_rtu(request: Request, data: bytes) -> tuple[bytes, Seen]:
+    """Find the answer anywhere in what came over a line."""
+    unit, function, size = request.unit, request.function, request.data_bytes
+    for start in range(len(data) - 4):
+        if data[start] != unit:
+            continue
+        if data[start + 1] == function and data[start + 2] == size:
+            length = 5 + size
+        elif data[start + 1] == function | 0x80:
+            length = 5
+        else:
+            continue
+        frame = data[start : start + length]
+        if len(frame) == length and crc16(frame[:-2]) == frame[-2:]:
+            return frame, "nothing"
+    return b"", "nothing"
+
+
+def see_rtu(request: Request, data: bytes) -> Seen:
+    """What was on the line instead, once the wait is over."""
+    if not data:
+        return "nothing"
+    if data == request.frame:
+        return "echo"
+    for start in range(len(data) - 4):
+        function, size = data[start + 1], data[start + 2]
+        length = 5 if function & 0x80 else 5 + size
+        frame = data[start : start + length]
+        if not 1 <= function & 0x7F <= 4 or len(frame) != length:
+            continue
+        if crc16(frame[:-2]) != frame[-2:]:
+            continue
+        if data[start] != request.unit:
+            return "unit"
+        return "length" if function == request.function else "function"
+    return "crc"
+
+
+def match_ascii(request: Request, data: bytes) -> tuple[bytes, Seen]:
+    """Find the answer anywhere in what came over a line, or over a serial server."""
+    seen: Seen = "nothing"
+    for piece in data.split(b":")[1:]:
+        text, end, _ = piece.partition(b"\r\n")
+        if not end:
+            continue
+        try:
+            frame = binascii.unhexlify(text)
+        except binascii.Error:
+            seen = "crc"
+            continue
+        if len(frame) < 4 or lrc(frame[:-1]) != frame[-1]:
+            seen = "crc"
+            continue
+        why = _compare(request, frame[:-1])
+        if why is None:
+            return b":" + text + end, "nothing"
+        if frame[:-1] != request.frame:
+            seen = why
+    return b"", seen
+
+
+def see_ascii(request: Request, data: bytes) -> Seen:
+    """What was on the line instead, once the wait is over."""
+    if not data:
+        return "nothing"
+    seen = match_ascii(request, data)[1]
+    return "crc" if seen == "nothing" else seen
+
+
+def match_tcp(request: Request, data: bytes) -> tuple[bytes, Seen]:
+    """Walk the frames by their own lengths to the one with our transaction."""
+    seen: Seen = "nothing"
+    at = 0
+    while len(data) - at >= 8:
+        transaction = int.from_bytes(data[at : at + 2], "big")
+        length = int.from_bytes(data[at + 4 : at + 6], "big")
+        if data[at + 2 : at + 4] != b"\0\0" or not 3 <= length <= 254:
+            return b"", "frame"  # lost: there is no way back to a frame's start
+        frame = data[at : at + 6 + length]
+        if len(frame) < 6 + length:
+            break
+        at += 6 + length
+        if transaction != request.transaction:
+            continue  # late, or of nobody: gateways that send 0 cannot be told apart, so no
+        why = _compare(request, frame[6:])
+        if why is None:
+            return frame, "nothing"
+        seen = why
+    return b"", seen
+
+
+def see_tcp(request: Request, data: bytes) -> Seen:
+    """What came instead, once the wait is over."""
+    return match_tcp(request, data)[1]
+
+
+def _compare(request: Request, frame: bytes) -> Seen | None:
+    """Unit, function, byte count and data; None: it is the answer."""
+    if frame[0] != request.unit:
+        return "unit"
+    if frame[1] == request.function | 0x80:
+        return None if len(frame) == 3 else "length"
+    if frame[1] != request.function:
+        return "function"
+    size = request.data_bytes
+    return None if frame[2] == size and len(frame) == 3 + size else "length"
+
+
+class Watch:
+    """Knows the request under way; fed with what arrives, gives the answer out once."""
+
+    def __init__(self, framing: str) -> None:
+        self._match, self._see = {
+            "rtu": (match_rtu, see_rtu),
+            "ascii": (match_ascii, see_ascii),
+        }.get(framing, (match_tcp, see_tcp))
+        self._request: Request | None = None
+        self._data = b""
+
+    def expect(self, request: Request) -> None:
+        """A new request goes out: what came before it counts no more."""
+        self._request, self._data = request, b""
+
+    def arrived(self, data: bytes) -> bytes:
+        """All bytes since the request; the answer's frame once it is whole, else nothing."""
+        self._data = data
+        if self._request is None:
+            return b""
+        frame, _ = self._match(self._request, data)
+        if frame:
+            self._request = None
+        return frame
+
+    def seen(self) -> Seen:
+        """What came instead of the answer; ends the wait for it."""
+        request, self._request = self._request, None
+        return self._see(request, self._data) if request is not None else "nothing"
