@@ -109,7 +109,8 @@ def _second_and_too_soon(at: Instant, every: Millis, zone: ZoneInfo) -> bool:
     if not shown.fold:
         return False
     first, second = shown.replace(fold=0).utcoffset(), shown.utcoffset()
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     return (first - second).total_seconds() * 1000 < every
 
 

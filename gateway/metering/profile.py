@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from attrs import field, frozen
 
 from gateway.clock import Millis
+from gateway.metering.quantity import QUANTITIES
 from gateway.metering.register import Register
 
 Kind: TypeAlias = Literal["electricity", "heat", "water", "gas"]
@@ -98,8 +99,6 @@ class DeviceProfile:
 
     def quantities(self) -> tuple[str, ...]:
         """What can be sent from this model, in the order of the profile."""
-        from gateway.metering.quantity import QUANTITIES
-
         names = [r.name for r in self.registers if r.name in QUANTITIES]
         return (*names, *(c.quantity for c in self.computed))
 

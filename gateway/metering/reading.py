@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from typing import Literal, TypeAlias
@@ -42,12 +42,16 @@ class RawWords:
         """The words of a register, from the one block that holds all of it; None if not read."""
         for block in self.blocks:
             start = register.address - block.address
-            if block.function == register.function and 0 <= start and register.end <= block.end:
+            if block.function == register.function and start >= 0 and register.end <= block.end:
                 return block.words[start : start + register.count]
         return None
 
-    def only(self, registers: Iterable[Register]) -> RawWords:
+    def only(self, registers: Sequence[Register]) -> RawWords:
         """Just the words of these registers, in address order; those not read are left out."""
+        if len(registers) == 1:  # as nearly always: the way without sorting
+            words = self.lookup(register := registers[0])
+            block = words and Block(register.function, register.address, words)
+            return RawWords((block,) if block else ())
         kept: dict[tuple[int, int, int], Block] = {}
         for register in registers:
             words = self.lookup(register)

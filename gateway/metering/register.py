@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
 from enum import Enum
 from typing import Final, Literal, TypeAlias
 
@@ -168,32 +168,50 @@ def value_of(register: Register, lookup: Callable[[Register], Words | None]) -> 
     number = decode(words, register.encoding)
     if number is NOT_AVAILABLE:
         return NOT_AVAILABLE
+    factor = factor_of(register, lookup)
+    if not isinstance(factor, Decimal):
+        return factor
+    assert isinstance(number, Decimal)
+    return plain(EXACT.multiply(number, factor))
+
+
+def factor_of(register: Register, lookup: Callable[[Register], Words | None]) -> Value | None:
+    """What the raw number is multiplied with: the scale, and what other registers say of it.
+
+    None where one of those was not read. Raises ValueError for a unit code nobody told us of.
+    """
     factor = register.scale
     if register.scale_register is not None:
         power = value_of(register.scale_register, lookup)
-        if power is None or power is NOT_AVAILABLE:
+        if not isinstance(power, Decimal):
             return power
-        assert isinstance(power, Decimal)
         if not -30 <= power <= 30:
             return NOT_AVAILABLE
         factor = factor.scaleb(int(power))
     if register.unit_register is not None:
         code = value_of(register.unit_register, lookup)
-        if code is None or code is NOT_AVAILABLE:
+        if not isinstance(code, Decimal):
             return code
-        assert isinstance(code, Decimal)
         unit = dict(register.unit_factors).get(int(code))
         if unit is None:
             raise ValueError(f"{register.name}: unit code {code} is not one the profile knows")
         factor *= unit
-    assert isinstance(number, Decimal)
-    return plain(number * factor)
+    return factor
+
+
+EXACT: Final = Context(prec=400)
+"""Loses no digit of any register, not even of a double at the ends of its range, times a scale."""
+
+_ONE: Final = Decimal(1)
 
 
 def plain(number: Decimal) -> Decimal:
-    """The same number without an exponent above zero and without trailing zeros."""
-    number = number.normalize()
-    return number.quantize(Decimal(1)) if number.as_tuple().exponent > 0 else number  # type: ignore[operator]
+    """The same number without an exponent above zero, trailing zeros or a sign on zero."""
+    if not number:
+        return Decimal(0)
+    if number == number.to_integral_value():
+        return EXACT.quantize(number, _ONE)
+    return EXACT.normalize(number)
 
 
 _FLOATS: Final[dict[str, tuple[str, int]]] = {"f32": (">f", 9), "f64": (">d", 17)}
@@ -211,17 +229,19 @@ def _decode_float(data: bytes, kind: str) -> Value:
 def shortest_f32(number: float) -> Decimal:
     """The decimal with the fewest digits that packs to the same four bytes.
 
-    9 significant digits always do (IEEE 754 single precision).
+    9 significant digits always do (IEEE 754 single precision). Where some do, more do too, so the
+    fewest are found by halving.
     """
     packed = struct.pack(">f", number)
-    for digits in range(1, 10):
-        text = f"{number:.{digits}g}"
+    fewest, enough = 1, 9
+    while fewest < enough:
+        digits = (fewest + enough) // 2
         try:
-            if struct.pack(">f", float(text)) == packed:
-                return Decimal(text)
-        except OverflowError:  # rounded up past the largest single: needs more digits
-            continue
-    return Decimal(repr(number))  # pragma: no cover - nine digits always suffice
+            same = struct.pack(">f", float(f"{number:.{digits}g}")) == packed
+        except OverflowError:  # rounded up past the largest single
+            same = False
+        fewest, enough = (fewest, digits) if same else (digits + 1, enough)
+    return Decimal(f"{number:.{fewest}g}")
 
 
 def _decode_mod10k(data: bytes) -> Decimal:
@@ -267,7 +287,10 @@ def encode(number: Decimal, encoding: Encoding) -> Words:
     """
     kind, width = encoding.type, encoding.words * 2
     if kind in _FLOATS:
-        data = struct.pack(_FLOATS[kind][0], float(number))
+        try:
+            data = struct.pack(_FLOATS[kind][0], float(number))
+        except OverflowError:
+            raise ValueError(f"{number} does not fit {kind}") from None
     elif kind == "mod10k":
         rest, groups = int(number.to_integral_value()), []
         for _ in range(encoding.words):

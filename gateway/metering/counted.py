@@ -1,0 +1,174 @@
+"""`counter` and `consumption`: what a counter stood at on each boundary, and what it moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from attrs import frozen
+
+from gateway.clock import Instant
+from gateway.metering.interval import count_boundaries, next_boundary, previous_boundary
+from gateway.metering.reading import RawWords, Reading, Sample
+from gateway.metering.register import EXACT, plain
+from gateway.metering.settings import Label, SendSettings
+from gateway.metering.source import Found, Source
+from gateway.metering.values import LASTING, Formed, Values
+
+MOST_SPREAD: Final = 40_000
+"""Intervals that `gap: spread` fills at most, a year of quarter hours; else as `gap: return`."""
+
+
+@frozen
+class Base:
+    """What a counter stood at on a boundary: where the next consumption is reckoned from."""
+
+    boundary: Instant
+    at: Instant
+    """When it was sampled, the boundary itself where it was sampled after it."""
+    value: Decimal
+    raw: RawWords
+
+
+class CounterValues(Values):
+    """`counter` and `consumption`: what the counter stood at on each boundary, or moved since."""
+
+    def __init__(self, send: SendSettings, source: Source, zone: ZoneInfo, label: Label) -> None:
+        super().__init__(send, source, zone, label)
+        self.base: Base | None = None
+        self.why = "no_baseline"
+        """Why there is no base."""
+        self._late: tuple[Instant, Decimal, Sample] | None = None
+
+    def offer(self, found: Found, sample: Sample, asked: Instant, formed: Formed) -> None:
+        """Answer the boundary that is due with a sample that was asked for at or after it."""
+        if not self.due <= asked or not self.due <= sample.at <= self.deadline:
+            return
+        if found.value is None:
+            self.reason = found.reason
+            if found.reason in LASTING:
+                self.missing(found.reason, formed)
+            return
+        self._answer(found.value, sample, formed)
+
+    def offer_late(self, found: Found, sample: Sample, formed: Formed) -> None:
+        """Of samples that got their time afterwards, take the one nearest to each boundary.
+
+        It has to lie within a tenth of the interval of it.
+        """
+        if found.value is None:
+            return
+        after = next_boundary(sample.at - 1, self._every, self._zone)
+        before = previous_boundary(after, self._every, self._zone)
+        nearest = before if sample.at - before <= after - sample.at else after
+        if nearest < self.due or abs(sample.at - nearest) > self._every // 10:
+            return
+        if self._late is not None:
+            boundary, _, other = self._late
+            if boundary == nearest and abs(other.at - boundary) <= abs(sample.at - boundary):
+                return
+            if boundary != nearest:
+                self.end_late(boundary, formed)
+        self._late = (nearest, found.value, sample)
+
+    def end_late(self, now: Instant, formed: Formed) -> None:
+        """No nearer sample will come for a boundary up to `now`."""
+        late, self._late = self._late, None
+        if late is None or late[0] > now:
+            return
+        boundary, value, sample = late
+        self.advance(boundary, "clock", formed)
+        self._answer(value, sample, formed)
+
+    def missing(self, reason: str, formed: Formed) -> None:
+        self._gap(reason, formed)
+        self._settled(self.due)
+
+    def replaced(self) -> None:
+        """Another meter counts from here: nothing is reckoned from what the old one showed."""
+        self.base, self.why = None, "replaced"
+
+    def restore(self, reading: Reading | None) -> None:
+        super().restore(reading)
+        if reading is not None and self.done is not None:
+            self.base = self._base(self.done, self.done, reading.raw)
+
+    def saved(self) -> list[Any]:
+        base = self.base
+        words = base and [base.boundary, base.at, base.raw.pack().hex()]
+        return [self.done, self.why, words]
+
+    def resume(self, saved: list[Any]) -> None:
+        super().resume(saved)
+        _, self.why, words = saved
+        self.base = words and self._base(
+            words[0], words[1], RawWords.unpack(bytes.fromhex(words[2]))
+        )
+
+    def _base(self, boundary: Instant, at: Instant, raw: RawWords) -> Base | None:
+        """A base from stored words, decoded as the profile says now."""
+        try:
+            value = self.source.decode(raw)
+        except ValueError:
+            return None
+        return Base(boundary, at, value, raw) if isinstance(value, Decimal) else None
+
+    def _answer(self, value: Decimal, sample: Sample, formed: Formed) -> None:
+        raw = sample.raw.only(self.source.registers)
+        base = Base(self.due, min(self.due, sample.at), value, raw)
+        if self.send.as_ == "counter":
+            self._reading(self.source.multiplied(value), raw, formed)
+        else:
+            self._consumption(base, formed)
+        formed.unsaid |= base.at != self.due
+        self.base = base
+        self.source.learn(value, base.at)
+        self._settled(self.due)
+
+    def _consumption(self, now: Base, formed: Formed) -> None:
+        if self.base is None:
+            self._gap(self.why, formed)
+            return
+        moved = EXACT.subtract(now.value, self.base.value)
+        if moved < 0:  # believed all the same: it wrapped
+            modulus = self.source.bound(now.raw, now.value).modulus
+            if modulus is None:
+                self._gap("replaced", formed)
+                return
+            moved = EXACT.add(moved, modulus)
+        moved = self.source.multiplied(moved)
+        if self.base.boundary == self.done or self.send.gap == "return":
+            self._reading(moved, now.raw, formed)
+        elif self.send.gap == "skip":
+            self._gap("gap", formed)
+        else:
+            self._spread(self.base.boundary, moved, now.raw, formed)
+
+    def _spread(self, since: Instant, moved: Decimal, raw: RawWords, formed: Formed) -> None:
+        """Divide `moved` over all intervals since a boundary; the parts sum up exactly."""
+        count = count_boundaries(since, self.due, self._every, self._zone)
+        if count > MOST_SPREAD:
+            self._reading(moved, raw, formed)
+            return
+        whole = self.due
+        self._settled(since)
+        for part in divided(moved, count):
+            self._reading(part, raw if self.due == whole else RawWords(), formed)
+            if self.due < whole:
+                self._settled(self.due)
+
+    def _reading(self, value: Decimal, raw: RawWords, formed: Formed) -> None:
+        formed.readings.append(Reading(self.send.key, self._stamp(), value, raw))
+
+
+def divided(total: Decimal, count: int) -> Iterator[Decimal]:
+    """`count` parts that differ by at most a thousandth of the last digit and sum up exactly."""
+    exponent = min(int(plain(total).as_tuple().exponent), 0) - 3
+    units = int(EXACT.scaleb(total, -exponent))
+    given = 0
+    for nth in range(1, count + 1):
+        share = units * nth // count
+        yield plain(EXACT.scaleb(Decimal(share - given), exponent))
+        given = share

@@ -1,0 +1,294 @@
+"""One configured meter: samples in, readings and gaps out.
+
+Nothing here asks the time or touches a disk. What a meter knows follows from its last stored
+readings, the polls kept for means and, where those do not tell it, a small saved state; so that it
+goes on after a kill between any two samples as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from attrs import evolve, frozen
+
+from gateway.clock import Instant, Millis
+from gateway.metering.counted import CounterValues
+from gateway.metering.counter import READS, Known, Suspect
+from gateway.metering.interval import next_boundary
+from gateway.metering.polled import PolledValues
+from gateway.metering.reading import (
+    Gap,
+    KeptSample,
+    Reading,
+    Sample,
+    Series,
+    SeriesKey,
+)
+from gateway.metering.register import Register
+from gateway.metering.settings import Label, MeterSettings
+from gateway.metering.source import Found, Source
+from gateway.metering.values import Formed, Values
+
+_VERSION: Final = 1
+
+
+@frozen
+class Outcome:
+    """What a step of a meter adds to the buffer and the log."""
+
+    readings: tuple[Reading, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    samples: tuple[KeptSample, ...] = ()
+    events: tuple[tuple[str, Mapping[str, object]], ...] = ()
+    """Names and fields for `logbook.log`."""
+    state: bytes | None = None
+    """To be saved in place of the meter's former state; None: that still holds."""
+
+
+@frozen
+class Shown:
+    """A quantity as it was last read, multiplied as it is sent."""
+
+    value: Decimal | None
+    reason: str
+    """Why there is no value."""
+    at: Instant
+
+
+class Meter:
+    """A meter of the configuration. `poll` is how often its bus is polled."""
+
+    def __init__(self, settings: MeterSettings, zone: ZoneInfo, label: Label, poll: Millis) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self._sources = {send.quantity: Source(settings, send.quantity) for send in settings.send}
+        self._counters: dict[str, list[CounterValues]] = {q: [] for q in self._sources}
+        self._polled: dict[str, list[PolledValues]] = {q: [] for q in self._sources}
+        for send in settings.send:
+            source = self._sources[send.quantity]
+            if send.as_ in ("counter", "consumption"):
+                self._counters[send.quantity].append(CounterValues(send, source, zone, label))
+            else:
+                self._polled[send.quantity].append(PolledValues(send, source, zone, label, poll))
+        self._all: tuple[Values, ...] = tuple(
+            values
+            for quantity in self._sources
+            for values in (*self._counters[quantity], *self._polled[quantity])
+        )
+        self._everies = {send.every for send in settings.send}
+        self._zone = zone
+        self._registers = _union(self._sources.values())
+        self._kept = _union(s for q, s in self._sources.items() if self._polled[q])
+        self._found: dict[str, tuple[Found, Instant]] = {}
+
+    # ------------------------------------------------------------------------------- asking
+
+    def series(self) -> tuple[Series, ...]:
+        """What it sends, in the order of the configuration."""
+        return tuple(
+            Series(s.key, self.name, s.quantity, s.as_, s.every, s.sender)
+            for s in self.settings.send
+        )
+
+    def poll_registers(self) -> tuple[Register, ...]:
+        """What to read at a poll."""
+        return self._registers
+
+    def boundary_registers(self, now: Instant) -> tuple[Register, ...]:
+        """What to read for the boundaries that are open at `now`; call `advance` first."""
+        wanted = [values.source for values in self._all if values.awaited(now)]
+        return self._registers if len(wanted) == len(self._all) else _union(wanted)
+
+    def next_due(self, after: Instant) -> Instant:
+        """The first boundary of any of its values after `after`."""
+        return min(next_boundary(after, every, self._zone) for every in self._everies)
+
+    def deadline(self, now: Instant) -> Instant | None:
+        """When the first of the windows open at `now` ends; None where none is open."""
+        return min((v.deadline for v in self._all if v.due <= now), default=None)
+
+    def values(self) -> Mapping[str, Shown]:
+        """Each quantity as it was last read, for people to look at."""
+        shown = {}
+        for quantity, (found, at) in self._found.items():
+            value = found.value
+            if value is not None:
+                value = self._sources[quantity].multiplied(value)
+            shown[quantity] = Shown(value, found.reason, at)
+        return shown
+
+    # ------------------------------------------------------------------------------ sampling
+
+    def take(self, sample: Sample, asked: Instant) -> Outcome:
+        """A sample whose time is right, of a round that began at `asked`.
+
+        It answers the boundaries whose window it lies in, if it was asked for after them.
+        """
+        formed = Formed()
+        self._advance(sample.at, "bus_busy", formed)
+        keep: Instant | None = None
+        for quantity, found in self._read(sample, formed):
+            for counter in self._counters[quantity]:
+                counter.offer(found, sample, asked, formed)
+            for polled in self._polled[quantity]:
+                until = polled.offer(found, sample, formed)
+                keep = until if keep is None else max(keep, until or keep)
+        if keep is not None:
+            lean = evolve(sample, raw=sample.raw.only(self._kept), faults={})
+            formed.kept.append(KeptSample(lean, keep))
+        return self._outcome(formed)
+
+    def take_late(self, samples: Sequence[Sample], now: Instant) -> Outcome:
+        """Samples of this boot that got their time only now, oldest first.
+
+        A counter takes the one nearest to a boundary, within a tenth of the interval; what has
+        none is missing for the reason `clock`.
+        """
+        formed = Formed()
+        if samples:
+            self._advance(samples[0].at, "stopped", formed)
+        for sample in samples:
+            for quantity, found in self._read(sample, formed):
+                for counter in self._counters[quantity]:
+                    counter.offer_late(found, sample, formed)
+                for polled in self._polled[quantity]:
+                    polled.advance(sample.at, "clock", formed)
+                    polled.offer(found, sample, formed)
+        for counters in self._counters.values():
+            for counter in counters:
+                counter.end_late(now, formed)
+        self._advance(now, "clock", formed)
+        return self._outcome(formed)
+
+    def advance(self, now: Instant, reason: str) -> Outcome:
+        """Settle the boundaries whose window has ended; `reason` where nothing else is known."""
+        formed = Formed()
+        self._advance(now, reason, formed)
+        return self._outcome(formed)
+
+    def _advance(self, now: Instant, reason: str, formed: Formed) -> None:
+        for values in self._all:
+            values.advance(now, reason, formed)
+
+    def _read(self, sample: Sample, formed: Formed) -> Iterable[tuple[str, Found]]:
+        """Each quantity that was asked for, with its value where it can be believed."""
+        for quantity, source in self._sources.items():
+            found = source.read(sample)
+            if found is None:
+                continue
+            if source.counter and found.value is not None:
+                found = self._judged(source, found, found.value, sample, formed)
+            self._show(source, found, sample.at, formed)
+            yield quantity, found
+
+    def _judged(
+        self, source: Source, found: Found, value: Decimal, sample: Sample, formed: Formed
+    ) -> Found:
+        known, suspect = source.known, source.suspect
+        verdict = source.judge(value, sample.at, sample.raw)
+        source.suspect = verdict.suspect
+        formed.unsaid |= source.suspect != suspect or known is None
+        fields: dict[str, object] = {
+            "meter": self.name,
+            "quantity": source.quantity,
+            "was": known.value if known else None,
+            "is": value,
+        }
+        if verdict.suspect is not None:
+            if verdict.suspect.reads == 1 and verdict.suspect != suspect:
+                formed.events.append(("counter.held", fields | {"reason": verdict.suspect.reason}))
+            return Found(None, "held")
+        if verdict.judgement == "plausible":
+            if known is None:
+                source.learn(value, sample.at)
+            return found
+        reason = verdict.judgement if known else f"{READS} reads agree"
+        formed.events.append(("counter.accepted", fields | {"reason": reason}))
+        source.known = Known(value, sample.at)
+        formed.unsaid = True
+        if verdict.judgement == "replaced":
+            for counter in self._counters[source.quantity]:
+                counter.replaced()
+        return found
+
+    def _show(self, source: Source, found: Found, at: Instant, formed: Formed) -> None:
+        before = self._found.get(source.quantity)
+        if found.reason == "not_available" and (before is None or before[0] != found):
+            fields: dict[str, object] = {"meter": self.name, "quantity": source.quantity}
+            formed.events.append(("meter.not_available", fields))
+        self._found[source.quantity] = (found, at)
+
+    def _outcome(self, formed: Formed) -> Outcome:
+        return Outcome(
+            tuple(formed.readings),
+            tuple(formed.gaps),
+            tuple(formed.kept),
+            tuple(formed.events),
+            self._state() if formed.unsaid else None,
+        )
+
+    # --------------------------------------------------------------------------- remembering
+
+    def restore(
+        self,
+        last: Mapping[SeriesKey, Reading],
+        state: bytes | None,
+        samples: Sequence[Sample] = (),
+    ) -> None:
+        """Go on after what is stored: the last reading of each series, the saved state, and the
+        kept samples of this meter, oldest first. Call it once, before anything else."""
+        saved = _parsed(state)
+        for values in self._all:
+            values.restore(last.get(values.send.key))
+            row = saved["values"].get(_name(values.send.key))
+            if row is None or (values.done is not None and row[0] < values.done):
+                continue
+            values.resume(row)
+        for quantity, source in self._sources.items():
+            known, suspect = saved["counters"].get(quantity, (None, None))
+            if known:
+                source.known = Known(Decimal(known[0]), known[1])
+            if suspect:
+                source.suspect = Suspect(Decimal(suspect[0]), *suspect[1:])
+            for counter in self._counters[quantity]:
+                if counter.base is not None:
+                    source.learn(counter.base.value, counter.base.at)
+            polls = [(source.read(sample), sample) for sample in samples]
+            for polled in self._polled[quantity]:
+                polled.replay([(found, sample) for found, sample in polls if found])
+
+    def _state(self) -> bytes:
+        rows = {_name(v.send.key): v.saved() for v in self._all if v.done is not None}
+        counters: dict[str, Any] = {}
+        for quantity, source in self._sources.items():
+            known, suspect = source.known, source.suspect
+            if known or suspect:
+                counters[quantity] = [
+                    known and [str(known.value), known.at],
+                    suspect and [str(suspect.value), suspect.at, suspect.reads, suspect.reason],
+                ]
+        whole = {"version": _VERSION, "values": rows, "counters": counters}
+        return json.dumps(whole, separators=(",", ":")).encode()
+
+
+def _parsed(state: bytes | None) -> dict[str, Any]:
+    """Saved state; none at all where it is missing, or of another make."""
+    nothing: dict[str, Any] = {"values": {}, "counters": {}}
+    try:
+        found = json.loads(state or b"{}")
+    except ValueError:
+        return nothing
+    ours = isinstance(found, dict) and found.get("version") == _VERSION
+    return found if ours else nothing
+
+
+def _name(key: SeriesKey) -> str:
+    return f"{key.import_name}/{key.meter_id}"
+
+
+def _union(sources: Iterable[Source]) -> tuple[Register, ...]:
+    return tuple(dict.fromkeys(r for source in sources for r in source.registers))

@@ -1,0 +1,98 @@
+"""`mean`, `minimum`, `maximum` and `last`: what the polls of an interval come to."""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from gateway.clock import Instant, Millis
+from gateway.metering.reading import Reading, Sample
+from gateway.metering.register import EXACT, plain
+from gateway.metering.settings import Label, SendSettings
+from gateway.metering.source import Found, Source
+from gateway.metering.values import Formed, Values
+
+_TWELVE_DIGITS: Final = Context(prec=12)
+
+
+class PolledValues(Values):
+    """`mean`, `minimum`, `maximum` and `last`, over the polls of each interval."""
+
+    def __init__(
+        self, send: SendSettings, source: Source, zone: ZoneInfo, label: Label, poll: Millis
+    ) -> None:
+        super().__init__(send, source, zone, label)
+        self._poll = poll
+        self._polls: list[Decimal] = []
+        self._sample: Sample | None = None
+
+    def offer(self, found: Found, sample: Sample, formed: Formed) -> Instant | None:
+        """Count a poll; the first good one in the window of the boundary that is due ends it.
+
+        The stamp of the reading that its words are to be kept for; None where there is no need.
+        """
+        if found.value is None:
+            self.reason = found.reason
+            return None
+        self._polls.append(found.value)
+        self._sample = sample
+        if sample.at >= self.due:
+            self.missing("", formed)
+        return self._stamp() if self._poll < self._every else None
+
+    def missing(self, reason: str, formed: Formed) -> None:
+        """Settle the boundary that is due with the polls there are, if they are enough."""
+        assert self.done is not None
+        polls = self._polls
+        expected = max(1, (self.due - self.done) // self._poll)
+        if not polls or self._sample is None:
+            self._gap(reason, formed)
+        elif len(polls) * 10 < expected * 8:
+            self._gap("too_few_polls", formed)
+        else:
+            value = self.source.multiplied(self._summary(polls))
+            if self.send.as_ == "mean":
+                value = plain(_TWELVE_DIGITS.plus(value))
+            raw = self._sample.raw.only(self.source.registers)
+            formed.readings.append(Reading(self.send.key, self._stamp(), value, raw))
+        self._polls, self._sample = [], None
+        self._settled(self.due)
+
+    def replay(self, polls: list[tuple[Found, Sample]]) -> None:
+        """Count the kept polls of the interval that a restart broke into, oldest first.
+
+        The first good one in the window of the boundary last settled was that boundary's own.
+        """
+        good = [(found.value, sample) for found, sample in polls if found.value is not None]
+        if not good:
+            return
+        if self.done is None:
+            self.begin(good[-1][1].at)
+        assert self.done is not None
+        good = [(value, sample) for value, sample in good if sample.at >= self.done]
+        if good and good[0][1].at <= self.done + self._window:
+            del good[0]
+        for value, sample in good:
+            self._polls.append(value)
+            self._sample = sample
+
+    def _summary(self, polls: list[Decimal]) -> Decimal:
+        match self.send.as_:
+            case "minimum":
+                return min(polls)
+            case "maximum":
+                return max(polls)
+            case "last":
+                return polls[-1]
+        return mean(polls)
+
+
+def mean(values: list[Decimal]) -> Decimal:
+    """The mean, with two digits more than the finest of the values has."""
+    total = Decimal(0)
+    for value in values:
+        total = EXACT.add(total, value)
+    finest = min(int(value.as_tuple().exponent) for value in values)
+    digits = Decimal((0, (1,), finest - 2))
+    return EXACT.quantize(EXACT.divide(total, Decimal(len(values))), digits)
