@@ -1,0 +1,149 @@
+"""`meter-gateway check`: mistakes in the configuration, and what it will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from gateway.cli.costs import BusCost, Costs, SenderCost, costs_of, problems
+from gateway.cli.output import config_option, mistake_view, print_json, render
+from gateway.config import find_path, load
+from gateway.config.settings import GatewayConfig
+from gateway.config.values import show_size
+from gateway.errors import ConfigurationError, Mistake
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@config_option
+def check(as_json: bool, config: str | None) -> None:
+    """Check the configuration, and say what it will cost.
+
+    Reads the configuration, its profiles and tokens; opens no port and no connection. Ends with
+    78 where there is a mistake.
+    """
+    path = find_path(config)
+    try:
+        loaded = load(path)
+    except ConfigurationError as error:
+        if as_json:
+            print_json(_mistakes_view(error.mistakes))
+        raise
+    costs = costs_of(loaded.config)
+    doubts = problems(loaded.config, costs)
+    if as_json:
+        view = {**_mistakes_view(loaded.warnings), **_costs_view(loaded.config, costs)}
+        print_json({**view, "problems": doubts})
+        return
+    if loaded.warnings:
+        click.echo(render(loaded.warnings), err=True)
+    click.echo(_page(loaded.config, costs, len(loaded.warnings)))
+    for doubt in doubts:
+        click.echo(click.style("warning: ", fg="yellow") + doubt, err=True)
+
+
+def _mistakes_view(mistakes: Sequence[Mistake]) -> dict[str, object]:
+    return {
+        "mistakes": [mistake_view(m) for m in mistakes if m.level == "error"],
+        "warnings": [mistake_view(m) for m in mistakes if m.level == "warning"],
+    }
+
+
+def _costs_view(config: GatewayConfig, costs: Costs) -> dict[str, object]:
+    return {
+        "config": str(config.path),
+        "buses": [_bus_view(bus) for bus in costs.buses],
+        "senders": [
+            {
+                "name": sender.sender,
+                "series": sender.series,
+                "readings_a_day": sender.readings,
+                "bytes_a_day": sender.bytes,
+                "requests_a_day": sender.requests,
+                "largest_request": sender.largest,
+                "max_payload": sender.max_payload,
+                "capacity_a_day": sender.capacity,
+            }
+            for sender in costs.senders
+        ],
+        "buffer": {
+            "path": config.buffer.path,
+            "readings_a_day": costs.buffer.readings,
+            "bytes_a_day": costs.buffer.bytes,
+            "max_size": config.buffer.max_size,
+            "days_that_fit": costs.buffer.days,
+        },
+    }
+
+
+def _bus_view(bus: BusCost) -> dict[str, object]:
+    return {
+        "name": bus.bus,
+        "poll_ms": bus.poll,
+        "requests_a_round": bus.requests,
+        "round_ms": round(bus.round, 1),
+        "load_percent": round(bus.load * 100, 2),
+        "worst_round_ms": round(bus.worst_round, 1),
+        "worst_load_percent": round(bus.worst_load * 100, 2),
+        "meters": [
+            {"name": meter.meter, "requests": meter.requests, "ms": round(meter.millis, 1)}
+            for meter in bus.meters
+        ],
+    }
+
+
+def _page(config: GatewayConfig, costs: Costs, warnings: int) -> str:
+    count = f"{warnings} warning{'' if warnings == 1 else 's'}" if warnings else "no warning"
+    lines = [f"{config.path}: no mistake, {count}", ""]
+    for bus in costs.buses:
+        lines += _bus_lines(bus)
+    for sender in costs.senders:
+        lines += _sender_lines(sender)
+    buffer, size = costs.buffer, show_size(config.buffer.max_size)
+    if buffer.days is not None:
+        lines.append(
+            f"buffer: about {_bytes(buffer.bytes)} a day while nothing can be sent; {size}"
+        )
+        lines[-1] += f" hold {buffer.days:,} days"
+    return "\n".join(lines)
+
+
+def _bus_lines(bus: BusCost) -> list[str]:
+    lines = [
+        f"bus {bus.bus}: {bus.requests} requests, {_millis(bus.round)} a round;"
+        f" busy {bus.load:.1%} of the time"
+    ]
+    width = max((len(meter.meter) for meter in bus.meters), default=0)
+    lines += [
+        f"  {meter.meter:<{width}}  {meter.requests:>3} requests  {_millis(meter.millis):>9}"
+        for meter in bus.meters
+    ]
+    if len(bus.meters) > 1:
+        lines.append(
+            f"  with silent meters: at most {_millis(bus.worst_round)} for the first round, then"
+            f" {bus.worst_load:.1%} of the time"
+        )
+    return [*lines, ""]
+
+
+def _sender_lines(sender: SenderCost) -> list[str]:
+    share = sender.bytes / sender.capacity
+    return [
+        f"sender {sender.sender}: {sender.readings:,} values, {sender.requests} requests,"
+        f" {_bytes(sender.bytes)} a day ({share:.2%} of what its limits allow)",
+        f"  the largest request has about {_bytes(sender.largest)} of"
+        f" {show_size(sender.max_payload)}",
+        "",
+    ]
+
+
+def _millis(span: float) -> str:
+    return f"{span:.0f} ms" if span < 10_000 else f"{span / 1000:.1f} s"
+
+
+def _bytes(count: int) -> str:
+    for unit, width in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= width:
+            return f"{count / width:.1f} {unit}"
+    return f"{count} bytes"
