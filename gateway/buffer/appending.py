@@ -10,21 +10,19 @@ from typing import TypeAlias
 
 from attrs import evolve, frozen
 
+from gateway.buffer import chunks
+from gateway.buffer.chunks import BLOCK_BITS
 from gateway.buffer.index import Block, Change, Index, Line, note, write_series
 from gateway.buffer.rows import (
-    BLOCK_BITS,
     BLOCKS,
     GAPS,
     HEADS,
     NAMES,
-    READINGS,
     SAMPLES,
     STATES,
     Row,
-    to_columns,
 )
 from gateway.buffer.spans import held
-from gateway.buffer.views import bounds
 from gateway.clock import Instant
 from gateway.metering.reading import Commit, Reading, Series, SeriesKey
 
@@ -48,7 +46,7 @@ class _Plan:
         self.commit = commit
         self.places: list[tuple[Line, int, int, int]] = []
         """Series, id, number and stamp of each new row."""
-        self.rows: list[Row] = []
+        self.records: list[bytes] = []
         self.held: list[tuple[Line, int, int, str]] = []
         self.repeated: list[Reading] = []
         self.heads: dict[int, tuple[int, int, int]] = {}
@@ -76,11 +74,9 @@ class _Plan:
             head = self.heads.get(line.id, (line.newest, line.stored, line.latest))
             n = head[1] + 1
             self.heads[line.id] = (id, n, max(head[2], stamp))
-            why = reading.held or None
-            value, exponent = to_columns(reading.value)
-            self.rows.append(
-                READINGS.sealed(id, line.id, n, stamp, value, exponent, reading.raw.pack(), why)
-            )
+            why = reading.held
+            words = reading.raw.pack()
+            self.records.append(chunks.pack(line.id, n, stamp, reading.value, words, why))
             self.places.append((line, id, n, stamp))
             if why:
                 self.held.append((line, id, n, why))
@@ -149,7 +145,7 @@ def append(index: Index, commit: Commit, transaction: Transaction) -> Appended:
         plan = _Plan(index, commit)
         plan.readings(connection)
         plan.ledger()
-        connection.executemany(READINGS.insert, plan.rows)
+        chunks.insert(connection, index.top + 1, plan.records)
         connection.executemany(GAPS.insert, plan.gaps.values())
         change = Change(index)
         for line, id, n, why in plan.held:
@@ -174,7 +170,7 @@ def append(index: Index, commit: Commit, transaction: Transaction) -> Appended:
     index.names = plan.names
     index.gaps = plan.runs
     index.gap_top = plan.gap_top
-    return Appended(len(plan.rows), tuple(plan.repeated))
+    return Appended(len(plan.records), tuple(plan.repeated))
 
 
 def _late(
@@ -195,11 +191,8 @@ def _late(
     for number, block in index.blocks.items():
         if block.latest < earliest or block.earliest > latest:
             continue
-        rows = connection.execute(
-            "SELECT series, stamp FROM readings WHERE id BETWEEN ? AND ? AND stamp BETWEEN ? AND ?",
-            (*bounds(number), earliest, latest),
-        )
-        found.update(asked.intersection(rows))
+        stored = chunks.block(connection, number)
+        found.update(asked.intersection((record.series, record.stamp) for record in stored))
     return found
 
 

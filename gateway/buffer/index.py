@@ -11,15 +11,14 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from attrs import define, field
+from attrs import define, field, frozen
 
+from gateway.buffer.chunks import BLOCK_BITS, chunks
 from gateway.buffer.rows import (
-    BLOCK_BITS,
     BLOCKS,
     GAPS,
     HEADS,
     NAMES,
-    READINGS,
     SERIES,
     SERIES_COPY,
     SLOTS,
@@ -82,6 +81,17 @@ class Block:
     open: int = 0
 
 
+@frozen
+class Flight:
+    """A reading that a sender took and has not settled."""
+
+    sender: str
+    line: Line
+    n: int
+    id: int
+    """Its id now; another than it was offered under where the file was salvaged since."""
+
+
 class Change:
     """What a transaction does to the index: written with it, applied when it is committed."""
 
@@ -110,11 +120,6 @@ class Change:
             self._spans[line.id] = spans.marked(runs(readings), state, self._index.new_span_id)
         return changed
 
-    def mark_lost(self, line: Line, numbers: Iterable[int], state: State) -> None:
-        """Settle readings that have no sound row; their blocks are counted anew by the caller."""
-        spans = self._spans.get(line.id, line.spans)
-        self._spans[line.id] = spans.marked(runs(numbers), state, self._index.new_span_id)
-
     def release(self, line: Line) -> int:
         """Let the held readings of a series be sent; how many. Their blocks count them already."""
         spans = self._spans.get(line.id, line.spans)
@@ -123,11 +128,6 @@ class Change:
             self._spans[line.id] = spans.marked(held, PENDING, self._index.new_span_id)
             self._fruitful = True
         return sum(last - first + 1 for first, last in held)
-
-    def recount(self, opened: Mapping[int, int]) -> None:
-        """Blocks whose open rows were counted anew."""
-        for number, count in opened.items():
-            self._opened[number] = count - self._index.blocks[number].open
 
     def park(self, line: Line, reason: str) -> None:
         """Park a whole series, or with an empty reason let it go on."""
@@ -177,12 +177,12 @@ class Index:
         """Blocks whose ids are all given out: these stand in the table `blocks`."""
         self.top = 0
         """The highest id given to a reading."""
-        self.flight: dict[int, tuple[str, Line, int]] = {}
-        """Ids in flight: sender, series, number. Not on disk: after a restart they wait again."""
+        self.flight: dict[int, Flight] = {}
+        """By the id under which it was offered. Not on disk: after a restart all wait again."""
+        self.flying: set[tuple[int, int]] = set()
+        """The same by series and number."""
         self.barren: dict[str, set[int]] = {}
         """Open blocks that were read and hold nothing for a sender to send."""
-        self.unsound: set[int] = set()
-        """Rows that do not fit their seals and are already accounted for."""
         self.names: dict[str, int] = {}
         """Texts that samples repeat (meters, boots), by their row in `names`."""
         self.gap_top = 0
@@ -203,6 +203,18 @@ class Index:
     def of_sender(self, sender: str) -> list[Line]:
         """The series that a sender carries."""
         return [line for line in self.lines.values() if line.series.sender == sender]
+
+    def take_off(self, offered: int, sender: str, line: Line, n: int, id: int) -> None:
+        """A sender has taken a reading."""
+        self.flight[offered] = Flight(sender, line, n, id)
+        self.flying.add((line.id, n))
+        line.in_flight += 1
+
+    def land(self, offered: int) -> None:
+        """It is settled, or waits again."""
+        flight = self.flight.pop(offered)
+        self.flying.remove((flight.line.id, flight.n))
+        flight.line.in_flight -= 1
 
     def counts(self) -> Counts:
         """P6: pending from the blocks, everything else from the series."""
@@ -266,10 +278,11 @@ def load(connection: sqlite3.Connection) -> Index:
     for _ in sound_rows(connection, SLOTS):
         pass  # a slot that was altered must not be taken for none
     tail = (max(index.closed) + 1) << BLOCK_BITS if index.closed else 0
-    for row in sound_rows(connection, READINGS, f"WHERE id >= {tail}"):
-        id, series, n, stamp = row[:4]
-        line = _known(index, series)
-        note(index, line, id, n, stamp, waits=unsettled(line.spans.state_of(n)))
+    for records in chunks(connection, tail, 1 << 62):
+        for record in records:
+            line = _known(index, record.series)
+            waits = unsettled(line.spans.state_of(record.n))
+            note(index, line, record.id, record.n, record.stamp, waits=waits)
     return index
 
 

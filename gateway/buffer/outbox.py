@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Final
 
+from gateway.buffer import chunks
+from gateway.buffer.chunks import BLOCK, Record
 from gateway.buffer.index import Index, Line
-from gateway.buffer.rows import BLOCK, READINGS, to_value
-from gateway.buffer.views import bounds, in_order
+from gateway.buffer.views import in_order
+from gateway.errors import StoreDamaged
 from gateway.metering.reading import Offer, SeriesKey, Waiting
 
 LOOK_BACK: Final = 2 * BLOCK
@@ -16,10 +18,7 @@ LOOK_BACK: Final = 2 * BLOCK
 
 
 class Offering:
-    """One walk over what waits for a sender. `taken`: what the sender took, id to series, number.
-
-    `damage` is set where a row was met that does not fit its seal: it is passed over.
-    """
+    """One walk over what waits for a sender. `taken`: what it took, id to series and number."""
 
     def __init__(
         self,
@@ -31,7 +30,6 @@ class Offering:
         probes: frozenset[SeriesKey] = frozenset(),
     ) -> None:
         self.taken: dict[int, tuple[Line, int]] = {}
-        self.damage = False
         self._connection = connection
         self._index = index
         self._sender = sender
@@ -53,11 +51,10 @@ class Offering:
 
     def _newest(self, offer: Callable[[Waiting], Offer]) -> bool:
         for id in self._newest_ids():
-            row = self._connection.execute(f"{READINGS.select} WHERE id = ?", (id,)).fetchone()
-            if row is None or not READINGS.sound(row):
-                self.damage = True
-                continue
-            if not self._offer(offer, *row[:6]):
+            record = chunks.one(self._connection, id)
+            if record is None:
+                raise StoreDamaged(f"reading {id} is missing")
+            if not self._offer(offer, record):
                 return False
         return True
 
@@ -67,16 +64,15 @@ class Offering:
         for line in self._lines.values():
             if line.sendable <= 0:
                 continue
-            if self._waits(line, line.stored, line.newest):
+            if self._waits(line, line.stored):
                 found.append(line.newest)
             else:
                 sought.add(line.id)
         if sought:
-            for id, series, n in self._connection.execute(
-                "SELECT id, series, n FROM readings ORDER BY id DESC LIMIT ?", (LOOK_BACK,)
-            ):
-                if series in sought and self._waits(self._lines[series], n, id):
-                    found.append(id)
+            for record in chunks.backwards(self._connection, self._index.top - LOOK_BACK):
+                series = record.series
+                if series in sought and self._waits(self._lines[series], record.n):
+                    found.append(record.id)
                     sought.remove(series)
                     if not sought:
                         break
@@ -91,45 +87,38 @@ class Offering:
             for number, block in self._index.blocks.items()
             if block.open and number not in barren
         ]
-        for stamp, id, series, n, value, exponent in in_order(self._index, blocks, self._read):
-            if series in self._probed:
-                continue
-            if not self._offer(offer, id, series, n, stamp, value, exponent):
+        for _, _, record in in_order(self._index, blocks, self._read):
+            if record.series not in self._probed and not self._offer(offer, record):
                 return
 
-    def _read(self, number: int) -> list[tuple[Any, ...]]:
+    def _read(self, number: int) -> list[tuple[int, int, Record]]:
         chosen = []
         barren = True
-        for row in self._connection.execute(
-            f"{READINGS.select} WHERE id BETWEEN ? AND ?", bounds(number)
-        ):
-            id, series, n, stamp, value, exponent = row[:6]
-            if not READINGS.sound(row):
-                self.damage |= id not in self._index.unsound
-                continue
-            line = self._mine.get(series)
-            if line is None or line.spans.state_of(n):
+        for record in chunks.block(self._connection, number):
+            line = self._mine.get(record.series)
+            if line is None or line.spans.state_of(record.n):
                 continue
             if not line.parked:
                 barren = False
-            if series in self._lines and self._waits(line, n, id) and id not in self._offered:
-                chosen.append((stamp, id, series, n, value, exponent))
+            if (
+                line.id in self._lines
+                and record.id not in self._offered
+                and (line.id, record.n) not in self._index.flying
+            ):
+                chosen.append((record.stamp, record.id, record))
         if barren:
             self._index.barren[self._sender].add(number)
         return chosen
 
-    def _waits(self, line: Line, n: int, id: int) -> bool:
-        return not line.spans.state_of(n) and id not in self._index.flight
+    def _waits(self, line: Line, n: int) -> bool:
+        return not line.spans.state_of(n) and (line.id, n) not in self._index.flying
 
-    def _offer(
-        self, offer: Callable[[Waiting], Offer],
-        id: int, series: int, n: int, stamp: int, value: Any, exponent: Any,
-    ) -> bool:  # fmt: skip
-        line = self._lines[series]
-        self._offered.add(id)
+    def _offer(self, offer: Callable[[Waiting], Offer], record: Record) -> bool:
+        line = self._lines[record.series]
+        self._offered.add(record.id)
         if line.parked:
-            self._probed.add(series)
-        answer = offer(Waiting(id, line.series.key, stamp * 1000, to_value(value, exponent)))
+            self._probed.add(line.id)
+        answer = offer(Waiting(record.id, line.series.key, record.stamp * 1000, record.value))
         if answer is Offer.TAKEN:
-            self.taken[id] = (line, n)
+            self.taken[record.id] = (line, record.n)
         return answer is not Offer.FULL

@@ -2,8 +2,8 @@
 
 Written after the file format's description (sqlite.org/fileformat2.html: §1.3 header, §1.5
 freelist, §1.6 b-tree pages, §2.1 records, §4 write-ahead log). Every row of the buffer carries a
-seal, so a cell that reads as a row with a sound seal is one, wherever it stands: neither the
-header nor the tree above a page is needed, and any file may be cut off anywhere.
+seal and every reading a checksum, so what fits is believed wherever it stands: neither the header
+nor the tree above a page is needed, and any file may be cut off anywhere.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from typing import Final
 from gateway.buffer.rows import SERIES_COPY, TABLES, Row, Table
 
 _LEAF: Final = 0x0D
+_TREE: Final = (b"\x02", b"\x05", b"\x0a", b"\x0d")
+"""The first byte of every page of a tree; a page that a long row runs on to starts with a zero."""
+
 _FILE_HEADER: Final = 100
 _WAL_HEADER: Final = 32
 _FRAME_HEADER: Final = 24
@@ -35,6 +38,11 @@ class Pages:
         if wal.exists():
             self._read_wal(wal.read_bytes())
         self.count = max([-(-len(self._data) // page_size), *self._newer])
+        self._free = self._freelist()
+        self._broken: set[int] = set()
+        """Leaves with a cell that cannot be read."""
+        self._reached: set[int] = set()
+        """Pages that a whole row runs on to."""
 
     def page(self, number: int) -> bytes:
         """A page, counted from 1; shorter than the page size where the file ends."""
@@ -43,15 +51,28 @@ class Pages:
             return newer
         return self._data[(number - 1) * self._size : number * self._size]
 
-    def rows(self) -> Iterator[tuple[Table, Row, bool]]:
-        """Every cell that reads as a row of one of our tables, and whether its seal is sound.
+    def rows(self) -> Iterator[tuple[Table, Row]]:
+        """Every cell with the seal of a row of one of our tables."""
+        for _, row in self._cells():
+            for table in _BY_WIDTH.get(len(row), []):
+                if table.sound(row):
+                    yield table, row
+                    break
 
-        Unsound ones are given for `readings` only, where they are counted.
-        """
-        free = self._free()
+    def chunks(self) -> Iterator[tuple[int | None, bytes]]:
+        """Every chunk of readings with its id; then, without one, pages that may hold pieces."""
+        for _, row in self._cells():
+            if len(row) == 2 and isinstance(row[0], int) and isinstance(row[1], bytes):
+                yield row[0], row[1]
         for number in range(1, self.count + 1):
-            if number not in free:
-                yield from self._rows_of(number)
+            if number in self._broken or self._adrift(number):
+                yield None, self.page(number)
+
+    def _adrift(self, number: int) -> bool:
+        """Is it a page that nothing leads to, and no page of a tree?"""
+        if number in self._free or number in self._reached:
+            return False
+        return self.page(number)[:1] not in _TREE
 
     def _read_wal(self, wal: bytes) -> None:
         """Frames of the present round of the log, up to its last whole transaction."""
@@ -67,8 +88,8 @@ class Pages:
                 self._newer.update(some)
                 some.clear()
 
-    def _free(self) -> set[int]:
-        """Pages of the freelist: their rows were deleted."""
+    def _freelist(self) -> set[int]:
+        """Pages whose rows were deleted."""
         found: set[int] = set()
         trunk = int.from_bytes(self.page(1)[32:36], "big")
         while 0 < trunk <= self.count and trunk not in found:
@@ -80,26 +101,21 @@ class Pages:
             trunk = following
         return found
 
-    def _rows_of(self, number: int) -> Iterator[tuple[Table, Row, bool]]:
-        page = self.page(number)
-        start = _FILE_HEADER if number == 1 else 0
-        if len(page) < start + 8 or page[start] != _LEAF:
-            return
-        cells = int.from_bytes(page[start + 3 : start + 5], "big")
-        for at in range(start + 8, min(start + 8 + 2 * cells, len(page) - 1), 2):
-            try:
-                row = self._row(page, int.from_bytes(page[at : at + 2], "big"))
-            except (IndexError, ValueError, struct.error):
+    def _cells(self) -> Iterator[tuple[int, Row]]:
+        """The rows of every leaf of a table that is in use, with their pages."""
+        for number in range(1, self.count + 1):
+            page = self.page(number)
+            start = _FILE_HEADER if number == 1 else 0
+            if number in self._free or len(page) < start + 8 or page[start] != _LEAF:
                 continue
-            tables = _BY_WIDTH.get(len(row), [])
-            for table in tables:
-                if table.sound(row):
-                    yield table, row, True
-                    break
-            else:
-                for table in tables:
-                    if table.name == "readings":
-                        yield table, row, False
+            cells = int.from_bytes(page[start + 3 : start + 5], "big")
+            for at in range(start + 8, min(start + 8 + 2 * cells, len(page) - 1), 2):
+                try:
+                    row = self._row(page, int.from_bytes(page[at : at + 2], "big"))
+                except (IndexError, ValueError):
+                    self._broken.add(number)
+                else:
+                    yield number, row
 
     def _row(self, page: bytes, at: int) -> Row:
         length, at = _varint(page, at)
@@ -141,6 +157,7 @@ class Pages:
             parts.append(part)
             got += len(part)
             following = int.from_bytes(overflow[:4], "big")
+        self._reached |= seen
         return b"".join(parts)
 
 

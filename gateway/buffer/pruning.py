@@ -6,11 +6,11 @@ import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from gateway.buffer import chunks
 from gateway.buffer.appending import Transaction
+from gateway.buffer.chunks import BLOCK, Record
 from gateway.buffer.index import Change, Index, write_heads
-from gateway.buffer.rows import BLOCK
-from gateway.buffer.spans import CONFIRMED, dropped, runs, unsettled
-from gateway.buffer.views import slim_rows
+from gateway.buffer.spans import CONFIRMED, State, dropped, unsettled
 from gateway.logbook import log
 
 MOST_ROOM = 8_000_000
@@ -29,6 +29,7 @@ def prune(
                 number,
                 transaction,
                 lambda state, stamp: state == CONFIRMED and stamp < limit,
+                at_least=0.5,
             )
     waiting = [block.earliest for block in index.blocks.values() if block.open]
     _delete_samples(connection, min([limit, *waiting]), transaction)
@@ -95,23 +96,36 @@ def _delete(
     number: int,
     transaction: Transaction,
     gone: Callable[[str, int], bool],
+    *,
+    at_least: float = 0.0,
 ) -> int:
-    """Delete the readings of a block for which `gone(state, stamp)`; how many were unconfirmed."""
-    ids: list[int] = []
-    left = 0
+    """Delete the readings of a block for which `gone(state, stamp)`; how many were unconfirmed.
+
+    A chunk of which a smaller share than `at_least` would go is left as it is.
+    """
     lost: dict[int, dict[int, int]] = {}
     touched: set[int] = set()
-    for id, series, n, stamp in slim_rows(connection, number):
-        line = index.lines.get(series)
-        state = line.spans.state_of(n) if line is not None else ""
-        if line is None or id in index.flight or not gone(state, stamp):
-            left += 1
+    rewritten: list[tuple[int, list[Record]]] = []
+    left = 0
+    for records in chunks.chunks(connection, *chunks.bounds(number)):
+        kept: list[Record] = []
+        going: list[tuple[Record, State]] = []
+        for record in records:
+            state = index.lines[record.series].spans.state_of(record.n)
+            if (record.series, record.n) in index.flying or not gone(state, record.stamp):
+                kept.append(record)
+            else:
+                going.append((record, state))
+        if not going or len(going) < at_least * len(records):
+            left += len(records)
             continue
-        ids.append(id)
-        touched.add(series)
-        if unsettled(state) or state[0] == "p":
-            lost.setdefault(series, {})[n] = id
-    if not ids:
+        left += len(kept)
+        rewritten.append((records[0].id, kept))
+        for record, state in going:
+            touched.add(record.series)
+            if unsettled(state) or state[0] == "p":
+                lost.setdefault(record.series, {})[record.n] = record.id
+    if not rewritten:
         return 0
     change = Change(index)
     count = 0
@@ -119,9 +133,10 @@ def _delete(
         count += change.mark(index.lines[series], readings, dropped("max_size"))
     closed = number in index.closed
     with transaction():
-        connection.executemany("DELETE FROM readings WHERE id BETWEEN ? AND ?", runs(ids))
+        for id, kept_records in rewritten:
+            chunks.keep_only(connection, id, kept_records)
         change.write(connection)
-        if not closed:  # the heads written so far are older than these rows
+        if not closed:  # the heads written so far are older than these readings
             write_heads(connection, [index.lines[series] for series in touched])
         elif not left:
             connection.execute("DELETE FROM blocks WHERE block = ?", (number,))

@@ -1,4 +1,4 @@
-"""How rows are packed and sealed: exact numbers in two integers, and a checksum a row.
+"""The tables beside the readings, and how their rows are sealed.
 
 A seal is the CRC-32 of the table's letter and every field, the row's own id among them. A row
 whose seal does not fit was altered, moved or cut off, and is not believed.
@@ -7,20 +7,12 @@ whose seal does not fit was altered, moved or cut off, and is not believed.
 from __future__ import annotations
 
 import zlib
-from decimal import Decimal
 from typing import Final, TypeAlias
 
 from attrs import frozen
 
 Field: TypeAlias = int | str | bytes | None
 Row: TypeAlias = tuple[Field, ...]
-
-MAX_DIGITS: Final = 18
-"""Digits of a number that are sure to fit SQLite's 64-bit integer."""
-
-BLOCK_BITS: Final = 12
-BLOCK: Final = 1 << BLOCK_BITS
-"""Readings whose ids share all but the lowest bits form a block; each has a line in `blocks`."""
 
 
 @frozen
@@ -57,7 +49,6 @@ def _table(name: str, letter: bytes, columns: str) -> Table:
     return Table(name, letter, tuple(columns.split()))
 
 
-READINGS: Final = _table("readings", b"R", "id series n stamp value exponent words held seal")
 SERIES_COLUMNS: Final = "id import meter_id meter quantity kind every sender listed parked seal"
 SERIES: Final = _table("series", b"S", SERIES_COLUMNS)
 SERIES_COPY: Final = _table("series_copy", b"S", SERIES_COLUMNS)
@@ -73,7 +64,7 @@ SAMPLES: Final = _table(
 GAPS: Final = _table("gaps", b"G", "id series first last reason count seal")
 
 TABLES: Final = (
-    SERIES, SERIES_COPY, SPANS, HEADS, BLOCKS, SLOTS, STATES, NAMES, SAMPLES, GAPS, READINGS,
+    SERIES, SERIES_COPY, SPANS, HEADS, BLOCKS, SLOTS, STATES, NAMES, SAMPLES, GAPS,
 )  # fmt: skip
 
 
@@ -90,25 +81,3 @@ def seal(letter: bytes, *fields: Field) -> int:
         else:
             parts.append(b"-")
     return (zlib.crc32(b"\x00".join(parts)) ^ 0x80000000) - 0x80000000
-
-
-def to_columns(value: Decimal) -> tuple[int | str, int | None]:
-    """The columns `value` and `exponent` of an exact number.
-
-    Up to 18 digits: an integer and the power of ten it is multiplied by. More: its text, and None.
-    Raises ValueError for what is no number: P3, never invented.
-    """
-    sign, digits, exponent = value.as_tuple()
-    if not isinstance(exponent, int):
-        raise ValueError(f"{value} is no number to store")
-    if len(digits) > MAX_DIGITS:
-        return str(value), None
-    mantissa = int("".join(map(str, digits)))
-    return (-mantissa if sign else mantissa), exponent
-
-
-def to_value(value: Field, exponent: Field) -> Decimal:
-    """The reverse of `to_columns`."""
-    if isinstance(value, int) and isinstance(exponent, int):
-        return Decimal(value).scaleb(exponent)
-    return Decimal(str(value))

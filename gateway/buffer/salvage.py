@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
-from gateway.buffer import files, schema
+from gateway.buffer import chunks, files, schema
+from gateway.buffer.chunks import BLOCK_BITS, Record
 from gateway.buffer.index import (
     Block,
+    Flight,
     Index,
     Line,
     line_of,
@@ -25,12 +27,10 @@ from gateway.buffer.index import (
 )
 from gateway.buffer.pages import Pages
 from gateway.buffer.rows import (
-    BLOCK_BITS,
     BLOCKS,
     GAPS,
     HEADS,
     NAMES,
-    READINGS,
     SAMPLES,
     SERIES,
     SLOTS,
@@ -38,7 +38,7 @@ from gateway.buffer.rows import (
     STATES,
     Row,
 )
-from gateway.buffer.spans import Run, Span, Spans, dropped, held, unsettled
+from gateway.buffer.spans import Run, Span, Spans, held, parked, unsettled
 from gateway.buffer.views import without
 from gateway.clock import Instant
 from gateway.errors import NotPermitted, StoreDamaged
@@ -129,7 +129,9 @@ def rebuild(path: Path, now: Instant, *, known: Index | None = None) -> Found:
         connection.execute("PRAGMA journal_mode = OFF")  # it is synced as a whole below
         connection.execute("BEGIN")
         harvest = _Harvest(known)
-        harvest.gather(Pages(path, wal, schema.PAGE_SIZE), connection)
+        pages = Pages(path, wal, schema.PAGE_SIZE)
+        harvest.gather(pages, connection)
+        harvest.gather_readings(pages, connection)
         saved, lost = harvest.rebuild(connection)
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -149,7 +151,7 @@ def bring_back(connection: sqlite3.Connection, path: Path, now: Instant) -> Foun
     target = sqlite3.connect(new, isolation_level=None)
     try:
         connection.backup(target)
-        saved = target.execute("SELECT count(*) FROM readings").fetchone()[0]
+        saved = sum(len(records) for records in chunks.chunks(target, 0, 1 << 62))
     finally:
         target.close()
         connection.close()
@@ -172,21 +174,39 @@ def _remove(new: Path) -> None:
         files.beside(new, suffix).unlink(missing_ok=True)
 
 
+def resume_flights(
+    connection: sqlite3.Connection, index: Index, flights: Mapping[int, Flight]
+) -> None:
+    """What was in flight stays so, under the ids by which the sender knows it."""
+    wanted = {(flight.line.id, flight.n): offered for offered, flight in flights.items()}
+    for number, block in index.blocks.items():
+        if not wanted or not block.open:
+            continue
+        for record in chunks.block(connection, number):
+            offered = wanted.get((record.series, record.n))
+            line = index.lines[record.series]
+            if offered is not None and unsettled(line.spans.state_of(record.n)):
+                index.take_off(offered, flights[offered].sender, line, record.n, record.id)
+
+
 @define
 class _Seen:
-    """What the rows of one series say."""
+    """What the readings of one series say."""
 
-    runs: list[Run]
+    runs: list[Run] = field(factory=list)
+    top: int = 0
     newest: int = 0
     latest: int = -(1 << 62)
 
-    def add(self, id: int, n: int, stamp: int) -> None:
+    def add(self, record: Record) -> None:
+        n = record.n
         if self.runs and self.runs[-1][1] == n - 1:
             self.runs[-1] = (self.runs[-1][0], n)
         else:
             self.runs.append((n, n))
-        self.newest = max(self.newest, id)
-        self.latest = max(self.latest, stamp)
+        if n > self.top:
+            self.top, self.newest = n, record.id
+        self.latest = max(self.latest, record.stamp)
 
 
 class _Harvest:
@@ -198,15 +218,13 @@ class _Harvest:
         self._lines: dict[int, Line] = {}
         self._claims: dict[int, list[Span]] = {}
         self._heads: dict[int, tuple[int, int, int]] = {}
-        self._unsound: list[Row] = []
+        self._seen: dict[int, _Seen] = {}
+        self._held: list[Record] = []
 
     def gather(self, pages: Pages, connection: sqlite3.Connection) -> None:
-        """Copy readings, samples, gaps, names and states; remember the rest."""
-        copied = {READINGS, SAMPLES, GAPS, NAMES, STATES}
-        for table, row, sound in pages.rows():
-            if not sound:
-                self._unsound.append(row)
-            elif table in copied:
+        """Copy samples, gaps, names and states; remember series, spans, heads and slots."""
+        for table, row in pages.rows():
+            if table in (SAMPLES, GAPS, NAMES, STATES):
                 connection.execute(table.insert, row)
             elif table is SERIES:
                 line = line_of(row)
@@ -222,26 +240,45 @@ class _Harvest:
             elif table is SLOTS:
                 self.slots[row[0]] = row  # type: ignore[index]
         if self._known is not None:
-            self._believe(self._known)
+            for line in self._known.lines.values():
+                self._lines[line.id] = Line(line.id, line.series, line.listed, line.parked)
+                self._claims[line.id] = list(line.spans)
+                self._heads[line.id] = (line.newest, line.stored, line.latest)
 
-    def _believe(self, known: Index) -> None:
-        for line in known.lines.values():
-            self._lines[line.id] = Line(line.id, line.series, line.listed, line.parked)
-            self._claims[line.id] = list(line.spans)
-            self._heads[line.id] = (line.newest, line.stored, line.latest)
+    def gather_readings(self, pages: Pages, connection: sqlite3.Connection) -> None:
+        """Copy the chunks, of those that were altered what is sound, and last the loose pieces."""
+        put = "INSERT OR IGNORE INTO chunks (id, data) VALUES (?, ?)"
+        loose: list[Record] = []
+        for id, data in pages.chunks():
+            records, whole = chunks.unpack(id or 0, data)
+            if id is None:
+                loose.extend(records)
+            elif records:
+                mine = data if whole else b"".join(map(chunks.repack, records))
+                connection.execute(put, (id, mine))
+        top = max([index_top for index_top, _, _ in self._heads.values()], default=0)
+        for records in chunks.chunks(connection, 0, 1 << 62):
+            top = max(top, records[-1].id)
+            for record in records:
+                self._take(record)
+        found: dict[tuple[int, int], bytes] = {}
+        for record in loose:
+            runs = self._seen[record.series].runs if record.series in self._seen else []
+            if not any(first <= record.n <= last for first, last in runs):
+                found[record.series, record.n] = chunks.repack(record)
+        chunks.insert(connection, top + 1, list(found.values()))
+        for records in chunks.chunks(connection, top + 1, 1 << 62):
+            for record in records:
+                self._take(record)
+
+    def _take(self, record: Record) -> None:
+        self._seen.setdefault(record.series, _Seen()).add(record)
+        if record.held:
+            self._held.append(record)
 
     def rebuild(self, connection: sqlite3.Connection) -> tuple[int, int]:
         """Write series, spans, heads, blocks and slots; how many readings are saved and lost."""
-        for line in self._lines.values():
-            write_series(connection, line)
-        lost = connection.execute(
-            "DELETE FROM readings WHERE series NOT IN (SELECT id FROM series)"
-        ).rowcount
-        seen = {id: _Seen([]) for id in self._lines}
-        for id, series, n, stamp in connection.execute(
-            "SELECT id, series, n, stamp FROM readings ORDER BY id"
-        ):
-            seen[series].add(id, n, stamp)
+        lost = self._forget_strangers(connection)
         span_id = 0
 
         def new_id() -> int:
@@ -250,7 +287,8 @@ class _Harvest:
             return span_id
 
         for line in self._lines.values():
-            lost += self._settle(connection, line, seen[line.id], new_id)
+            write_series(connection, line)
+            lost += self._settle(line, self._seen.get(line.id, _Seen()), new_id)
             connection.executemany(
                 SPANS.insert,
                 [SPANS.sealed(s.id, line.id, s.first, s.last, s.state) for s in line.spans],
@@ -258,11 +296,22 @@ class _Harvest:
         write_heads(connection, self._lines.values())
         saved = self._count_blocks(connection)
         connection.executemany(SLOTS.insert, self.slots.values())
-        return saved, max(lost, len(self._unsound))
+        return saved, lost
 
-    def _settle(
-        self, connection: sqlite3.Connection, line: Line, seen: _Seen, new_id: Callable[[], int]
-    ) -> int:
+    def _forget_strangers(self, connection: sqlite3.Connection) -> int:
+        """Readings whose series is not known any more could be sent to nobody."""
+        strangers = self._seen.keys() - self._lines.keys()
+        if not strangers:
+            return 0
+        gone = 0
+        for records in list(chunks.chunks(connection, 0, 1 << 62)):
+            kept = [record for record in records if record.series not in strangers]
+            if len(kept) < len(records):
+                gone += len(records) - len(kept)
+                chunks.keep_only(connection, records[0].id, kept)
+        return gone
+
+    def _settle(self, line: Line, seen: _Seen, new_id: Callable[[], int]) -> int:
         spans = Spans()
         # What is final is believed before what may have been taken back since.
         for letter in "hpdc":
@@ -270,36 +319,31 @@ class _Harvest:
                 if span.state[0] == letter:
                     spans = spans.marked([(span.first, span.last)], span.state, new_id)
         newest, stored, latest = self._heads.get(line.id, (0, 0, seen.latest))
-        top = max([stored, spans.last, *(last for _, last in seen.runs)])
-        for row in self._unsound:  # an altered row that reads as the next one probably was it
-            if row[1] == line.id and row[2] == top + 1:
-                top += 1
-        line.stored = top
-        line.newest = max(newest, seen.newest)
+        line.stored = max(stored, spans.last, seen.top)
+        line.newest = seen.newest or newest
         line.latest = max(latest, seen.latest)
-        for n, reason in connection.execute(
-            "SELECT n, held FROM readings WHERE series = ? AND held IS NOT NULL", (line.id,)
-        ):
-            if self._known is None and not spans.state_of(n):
-                spans = spans.marked([(n, n)], held(reason), new_id)
+        if self._known is None:
+            for record in self._held:
+                if record.series == line.id and not spans.state_of(record.n):
+                    spans = spans.marked([(record.n, record.n)], held(record.held), new_id)
         settled = [(s.first, s.last) for s in spans if not unsettled(s.state)]
-        missing = without(settled + seen.runs, top)
+        missing = without(settled + seen.runs, line.stored)
         if missing:
-            spans = spans.marked([(n, n) for n in missing], dropped("damaged"), new_id)
+            spans = spans.marked([(n, n) for n in missing], parked("damaged"), new_id)
         line.set_spans(spans)
         return len(missing)
 
     def _count_blocks(self, connection: sqlite3.Connection) -> int:
         blocks: dict[int, Block] = {}
-        saved = 0
-        for id, series, n, stamp in connection.execute(
-            "SELECT id, series, n, stamp FROM readings ORDER BY id"
-        ):
-            saved += 1
-            block = blocks.setdefault(id >> BLOCK_BITS, Block())
-            block.earliest = min(block.earliest, stamp)
-            block.latest = max(block.latest, stamp)
-            block.open += unsettled(self._lines[series].spans.state_of(n))
+        saved = top = 0
+        for records in chunks.chunks(connection, 0, 1 << 62):
+            for record in records:
+                saved += 1
+                block = blocks.setdefault(record.id >> BLOCK_BITS, Block())
+                block.earliest = min(block.earliest, record.stamp)
+                block.latest = max(block.latest, record.stamp)
+                spans = self._lines[record.series].spans
+                block.open += unsettled(spans.state_of(record.n))
         top = max((line.newest for line in self._lines.values()), default=0)
         closed = {n: block for n, block in blocks.items() if (n + 1) << BLOCK_BITS <= top + 1}
         connection.executemany(

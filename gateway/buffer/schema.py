@@ -58,9 +58,7 @@ CREATE INDEX samples_without_time ON samples (id) WHERE synchronised = 0;
 CREATE TABLE gaps (
     id INTEGER PRIMARY KEY, series INTEGER NOT NULL, first INTEGER NOT NULL,
     last INTEGER NOT NULL, reason TEXT NOT NULL, count INTEGER NOT NULL, seal INTEGER NOT NULL);
-CREATE TABLE readings (
-    id INTEGER PRIMARY KEY, series INTEGER NOT NULL, n INTEGER NOT NULL, stamp INTEGER NOT NULL,
-    value NOT NULL, exponent INTEGER, words BLOB NOT NULL, held TEXT, seal INTEGER NOT NULL);
+CREATE TABLE chunks (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 """
 
 STEPS: Final[Mapping[int, str]] = {}
@@ -80,6 +78,9 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         connection.execute("PRAGMA journal_size_limit = 1048576")
         connection.execute("PRAGMA cell_size_check = ON")
+        connection.execute(
+            "PRAGMA secure_delete = OFF"
+        )  # Debian's default writes freed pages twice
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cache_size = -2000")
     except BaseException:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from gateway.buffer import views
+from gateway.buffer import chunks
 from gateway.buffer.index import Change, Index, sound_rows
-from gateway.buffer.rows import READINGS, SLOTS
+from gateway.buffer.rows import SLOTS
 from gateway.buffer.spans import CONFIRMED, parked, unsettled
 from gateway.metering.reading import SeriesKey, Settlement
 
@@ -21,9 +21,9 @@ def settle(index: Index, sender: str, settlements: Sequence[Settlement]) -> Chan
         if line is None:
             continue
         mine = {
-            flight[id][2]: id
+            flight[id].n: flight[id].id
             for id in one.ids
-            if id in flight and flight[id][0] == sender and flight[id][1] is line
+            if id in flight and flight[id].sender == sender and flight[id].line is line
         }
         if one.outcome == "confirmed":
             change.mark(line, mine, CONFIRMED)
@@ -51,29 +51,15 @@ def expire(connection: sqlite3.Connection, index: Index, before: int) -> tuple[C
         if not block.open or block.earliest >= before:
             continue
         found: dict[int, dict[int, int]] = {}
-        for row in connection.execute(
-            f"{READINGS.select} WHERE id BETWEEN ? AND ? AND stamp < ?",
-            (*views.bounds(number), before),
-        ):
-            id, series, n = row[:3]
-            line = index.lines.get(series)
-            if line is None or id in index.flight or not READINGS.sound(row):
+        for record in chunks.block(connection, number):
+            line = index.lines[record.series]
+            if record.stamp >= before or (line.id, record.n) in index.flying:
                 continue
-            if unsettled(line.spans.state_of(n)):
-                found.setdefault(series, {})[n] = id
+            if unsettled(line.spans.state_of(record.n)):
+                found.setdefault(line.id, {})[record.n] = record.id
         for series, readings in found.items():
             count += change.mark(index.lines[series], readings, parked("too_old"))
     return change, count
-
-
-def park_damaged(connection: sqlite3.Connection, index: Index) -> tuple[Change, set[int]]:
-    """Park what waits and has no sound row any more; and the ids of the altered rows."""
-    missing, opened, unsound = views.damage(connection, index)
-    change = Change(index)
-    for series, numbers in missing.items():
-        change.mark_lost(index.lines[series], numbers, parked("damaged"))
-    change.recount(opened)
-    return change, unsound
 
 
 def slots(connection: sqlite3.Connection) -> dict[str, tuple[int, bytes]]:

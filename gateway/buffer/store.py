@@ -220,7 +220,7 @@ class Store(Reads):
 
     def _mend(self) -> None:
         """Set the file aside and go on with what is sound; what is in flight stays so."""
-        before, flight = self._index, self._index.flight
+        before, flights = self._index, self._index.flight
         connection = self._db
         now = self._clock.now()
         if self._in_place():
@@ -232,11 +232,7 @@ class Store(Reads):
             self._connection = None
             connection.close()
         self._connect()
-        for id, (sender, line, n) in flight.items():
-            here = self._index.lines.get(line.id)
-            if here is not None and not here.spans.state_of(n) and n <= here.stored:
-                self._index.flight[id] = (sender, here, n)
-                here.in_flight += 1
+        salvage.resume_flights(self._db, self._index, flights)
         log(
             "buffer.set_aside",
             path=self._path, aside=found.set_aside or "deleted", saved=found.saved, lost=found.lost,
@@ -312,21 +308,16 @@ class Store(Reads):
         offering = Offering(self._db, self._index, sender, only=only, probes=probes)
         offering.run(offer)
         for id, (line, n) in offering.taken.items():
-            self._index.flight[id] = (sender, line, n)
-            line.in_flight += 1
-        if offering.damage:
-            change, unsound = settling.park_damaged(self._db, self._index)
-            self._change(change)
-            self._index.unsound |= unsound
+            self._index.take_off(id, sender, line, n, id)
 
     def _settle(self, sender: str, settlements: Sequence[Settlement], slot: bytes) -> None:
         self._change(settling.settle(self._index, sender, settlements), slot=(sender, slot))
         self._release_flight(sender)
 
     def _release_flight(self, sender: str) -> None:
-        flight = self._index.flight
-        for id in [id for id, (whose, _, _) in flight.items() if whose == sender]:
-            flight.pop(id)[1].in_flight -= 1
+        flights = self._index.flight.items()
+        for id in [id for id, flight in flights if flight.sender == sender]:
+            self._index.land(id)
 
     def _keep_slot(self, sender: str, state: bytes) -> None:
         self._change(Change(self._index), slot=(sender, state))

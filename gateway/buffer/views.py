@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from gateway.buffer import chunks
 from gateway.buffer.index import Index, Line
-from gateway.buffer.rows import BLOCK, BLOCK_BITS, GAPS, READINGS, SAMPLES, STATES, to_value
+from gateway.buffer.rows import GAPS, SAMPLES, STATES
 from gateway.buffer.spans import Run, reason_of, unsettled
 from gateway.clock import DAY, Instant
 from gateway.metering.reading import (
@@ -66,26 +67,14 @@ def last(connection: sqlite3.Connection, index: Index) -> Mapping[SeriesKey, Rea
     """The reading of each series that was stored last, where its row is still there."""
     found: dict[SeriesKey, Reading] = {}
     for line in index.lines.values():
-        row = whole_row(connection, line.newest) if line.stored else None
-        if row is not None and row[1] == line.id:
-            state = line.spans.state_of(row[2])
+        record = chunks.one(connection, line.newest) if line.stored else None
+        if record is not None and record.series == line.id:
+            state = line.spans.state_of(record.n)
             held = reason_of(state) if state[:1] == "h" else ""
-            found[line.series.key] = Reading(
-                line.series.key,
-                row[3] * 1000,
-                to_value(row[4], row[5]),
-                RawWords.unpack(row[6]),
-                held,
-            )
+            raw = RawWords.unpack(record.words)
+            key = line.series.key
+            found[key] = Reading(key, record.stamp * 1000, record.value, raw, held)
     return found
-
-
-def whole_row(connection: sqlite3.Connection, id: int) -> tuple[Any, ...] | None:
-    """A reading's row by its id; None where it is gone or does not fit its seal."""
-    row: tuple[Any, ...] | None = connection.execute(
-        f"{READINGS.select} WHERE id = ?", (id,)
-    ).fetchone()
-    return row if row is not None and READINGS.sound(row) else None
 
 
 def states(connection: sqlite3.Connection) -> Mapping[str, bytes]:
@@ -142,22 +131,21 @@ def _sample(row: tuple[Any, ...], names: Mapping[int, str]) -> KeptSample:
 
 
 def check_counts(connection: sqlite3.Connection, index: Index) -> Counts:
-    """P6 counted anew: pending are the sound rows that nothing says is settled."""
+    """P6 counted anew: pending are the readings of which nothing says that they are settled."""
     whole = pending = held = flying = 0
-    for row in connection.execute(READINGS.select):
-        line = index.lines.get(row[1])
-        if line is None or not READINGS.sound(row):
-            continue
-        state = line.spans.state_of(row[2])
-        if not unsettled(state):
-            continue
-        if row[0] in index.flight:
-            flying += 1
-        elif line.parked:
-            whole += 1
-        else:
-            pending += 1
-            held += state != ""
+    for records in chunks.chunks(connection, 0, 1 << 62):
+        for record in records:
+            line = index.lines[record.series]
+            state = line.spans.state_of(record.n)
+            if not unsettled(state):
+                continue
+            if (line.id, record.n) in index.flying:
+                flying += 1
+            elif line.parked:
+                whole += 1
+            else:
+                pending += 1
+                held += state != ""
     kept = index.counts()
     single = kept.parked - sum(x.waiting - x.in_flight for x in index.lines.values() if x.parked)
     return Counts(kept.stored, pending, flying, kept.confirmed, single + whole, kept.dropped, held)
@@ -189,29 +177,15 @@ def _oldest(connection: sqlite3.Connection, index: Index, sender: str) -> Instan
 
     def read(number: int) -> list[tuple[int, ...]]:
         return [
-            (stamp, id)
-            for id, series, n, stamp in slim_rows(connection, number)
-            if (line := index.lines.get(series))
-            and line.series.sender == sender
+            (record.stamp, record.id)
+            for record in chunks.block(connection, number)
+            if (line := index.lines[record.series]).series.sender == sender
             and not line.parked
-            and line.spans.state_of(n) == ""
+            and line.spans.state_of(record.n) == ""
         ]
 
     first = next(in_order(index, blocks, read), None)
     return None if first is None else int(first[0]) * 1000
-
-
-def slim_rows(connection: sqlite3.Connection, number: int) -> Iterator[tuple[int, int, int, int]]:
-    """Id, series, number and stamp of a block's readings."""
-    yield from connection.execute(
-        "SELECT id, series, n, stamp FROM readings WHERE id BETWEEN ? AND ? ORDER BY id",
-        bounds(number),
-    )
-
-
-def bounds(number: int) -> tuple[int, int]:
-    """The first and the last id of a block."""
-    return number << BLOCK_BITS, (number << BLOCK_BITS) + BLOCK - 1
 
 
 def in_order(
@@ -230,7 +204,7 @@ def in_order(
         sure = len(ready)
         if nth < len(queue):
             sure = bisect_left(ready, (index.blocks[queue[nth]].earliest,))
-            sure = max(sure, len(ready) - MOST_OVERLAP * BLOCK)
+            sure = max(sure, len(ready) - MOST_OVERLAP * chunks.BLOCK)
         yield from ready[:sure]
         del ready[:sure]
 
@@ -273,72 +247,27 @@ def export(
     blocks = [n for n, b in index.blocks.items() if b.earliest < end and b.latest >= first]
 
     def read(number: int) -> list[tuple[Any, ...]]:
-        chosen = []
-        for row in connection.execute(
-            f"{READINGS.select} WHERE id BETWEEN ? AND ?", bounds(number)
-        ):
-            if row[1] in lines and first <= row[3] < end and READINGS.sound(row):
-                line = lines[row[1]]
-                state = _state(index, line, row)
-                chosen.append((row[3], row[0], line, row[4], row[5], row[6], state))
-        return chosen
+        return [
+            (record.stamp, record.id, line, record, _state(index, line, record.n))
+            for record in chunks.block(connection, number)
+            if first <= record.stamp < end and (line := lines.get(record.series)) is not None
+        ]
 
-    for stamp, _, line, value, exponent, words, state in in_order(index, blocks, read):
-        yield ExportRow(
-            line.series.key, line.series.meter, stamp * 1000,
-            to_value(value, exponent), state, RawWords.unpack(words),
-        )  # fmt: skip
+    for stamp, _, line, record, state in in_order(index, blocks, read):
+        raw = RawWords.unpack(record.words)
+        series = line.series
+        yield ExportRow(series.key, series.meter, stamp * 1000, record.value, state, raw)
 
 
-def _state(index: Index, line: Line, row: tuple[Any, ...]) -> str:
-    if row[0] in index.flight:
+def _state(index: Index, line: Line, n: int) -> str:
+    if (line.id, n) in index.flying:
         return "in_flight"
-    state = line.spans.state_of(row[2])
+    state = line.spans.state_of(n)
     if unsettled(state):
         return f"parked:{line.parked}" if line.parked else "pending"
     if state[0] == "p":
         return f"parked:{reason_of(state)}"
     return "confirmed" if state == "c" else "dropped"
-
-
-def damage(
-    connection: sqlite3.Connection, index: Index
-) -> tuple[dict[int, list[int]], dict[int, int], set[int]]:
-    """After a row was found altered: what is to be done about it.
-
-    Of each series the numbers that wait and have no sound row; of each open block how many of its
-    rows do wait; and the ids of the rows that were altered.
-    """
-    seen: dict[int, list[Run]] = {}
-    opened: dict[int, int] = {}
-    unsound: set[int] = set()
-    for number, block in index.blocks.items():
-        if not block.open:
-            continue
-        opened[number] = 0
-        for row in connection.execute(
-            f"{READINGS.select} WHERE id BETWEEN ? AND ? ORDER BY id", bounds(number)
-        ):
-            if not READINGS.sound(row):
-                unsound.add(row[0])
-                continue
-            line = index.lines.get(row[1])
-            if line is None or not unsettled(line.spans.state_of(row[2])):
-                continue
-            opened[number] += 1
-            got = seen.setdefault(line.id, [])
-            if got and got[-1][1] == row[2] - 1:
-                got[-1] = (got[-1][0], row[2])
-            else:
-                got.append((row[2], row[2]))
-    missing: dict[int, list[int]] = {}
-    for line in index.lines.values():
-        if line.waiting:
-            settled = [(s.first, s.last) for s in line.spans if not unsettled(s.state)]
-            lost = without(settled + seen.get(line.id, []), line.stored)
-            if lost:
-                missing[line.id] = lost
-    return missing, opened, unsound
 
 
 def without(covered: Iterable[Run], last: int) -> list[int]:
