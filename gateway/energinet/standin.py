@@ -1,0 +1,241 @@
+"""A server that enforces the documented API over real HTTP or HTTPS, for the demo and for tests.
+
+It holds what it accepted, and what rule was broken by whom. Where the documentation is silent it
+does what docs/reference/energinet-api.md assumes. A script may answer in its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from attrs import define, field, frozen
+
+from gateway.clock import Instant, Millis
+from gateway.energinet.limits import MAX_BODY, REQUEST_INTERVAL, oldest_allowed
+
+PATH: Final = "/apiImport/data"
+_SLACK: Final[Millis] = 20  # two clocks of one machine, read one after the other
+
+
+@frozen
+class Request:
+    """One request as it came over the wire."""
+
+    number: int
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    at: Instant
+
+
+@frozen
+class Accepted:
+    """One value that was taken."""
+
+    at: Instant
+    sender: str
+    meter_id: str
+    stamp: str
+    value: Decimal
+
+
+@frozen
+class Scripted:
+    """An answer instead of the documented one. `raw` goes out as it is, then the line is cut."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(factory=dict)
+    body: bytes = b""
+    delay: float = 0.0
+    drip: float = 0.0
+    """Seconds between the bytes of the body."""
+    raw: bytes | None = None
+    store: bool = False
+    """The values are taken all the same: an answer that was lost on its way."""
+
+
+Script = Callable[[Request], Scripted | Awaitable[Scripted | None] | None]
+
+
+@define
+class StandIn:
+    """`tokens`: token to the name of its sender; `known`: meterIDs that exist, None for any."""
+
+    tokens: Mapping[str, str]
+    window: Millis = REQUEST_INTERVAL
+    zone: str = "Europe/Oslo"
+    known: set[str] | None = None
+    tls: ssl.SSLContext | None = None
+    script: Script | None = None
+    now: Callable[[], Instant] = lambda: time.time_ns() // 1_000_000
+    received: dict[str, dict[str, Decimal]] = field(factory=dict)
+    """MeterID to stamp, as it was sent, to value."""
+    accepted: list[Accepted] = field(factory=list)
+    requests: list[Request] = field(factory=list)
+    violations: list[str] = field(factory=list)
+    answers: list[int] = field(factory=list)
+    _ended: dict[str, Instant] = field(factory=dict)
+    _server: asyncio.Server | None = None
+    _open: set[asyncio.StreamWriter] = field(factory=set)
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Listen; the address to send to."""
+        self._server = await asyncio.start_server(self._serve, host, port, ssl=self.tls)
+        bound = self._server.sockets[0].getsockname()[1]
+        name = "localhost" if self.tls else host
+        return f"{'https' if self.tls else 'http'}://{name}:{bound}{PATH}"
+
+    async def stop(self) -> None:
+        """Stop listening and cut what is open."""
+        if self._server is not None:
+            self._server.close()
+            for writer in list(self._open):
+                writer.transport.abort()
+            self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            while (request := await self._receive(reader)) is not None:
+                self.requests.append(request)
+                if not await self._respond(request, writer):
+                    break
+        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError, ssl.SSLError):
+            pass
+        finally:
+            self._open.discard(writer)
+            writer.close()
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                await writer.wait_closed()
+
+    async def _receive(self, reader: asyncio.StreamReader) -> Request | None:
+        head = await reader.readline()
+        if not head:
+            return None
+        method, path, _ = head.decode("latin-1").split(" ", 2)
+        headers: dict[str, str] = {}
+        while (line := await reader.readline()) not in (b"\r\n", b""):
+            name, _, value = line.decode("latin-1").partition(":")
+            headers[name.strip().lower()] = value.strip()
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        return Request(len(self.requests) + 1, method, path, headers, body, self.now())
+
+    async def _respond(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        scripted = self.script(request) if self.script else None
+        if isinstance(scripted, Awaitable):
+            scripted = await scripted
+        if scripted is None:
+            status, headers, answer = self._judge(request)
+            scripted = Scripted(status, headers, json.dumps(answer).encode())
+        elif scripted.store:
+            self._judge(request)
+        if scripted.delay:
+            await asyncio.sleep(scripted.delay)
+        if scripted.raw is not None:
+            writer.write(scripted.raw)
+            await writer.drain()
+            return False
+        self.answers.append(scripted.status)
+        lines = [f"HTTP/1.1 {scripted.status} Stand-in", f"Content-Length: {len(scripted.body)}"]
+        lines += ["Content-Type: application/json"]
+        lines += [f"{name}: {value}" for name, value in scripted.headers.items()]
+        writer.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
+        if scripted.drip:
+            for byte in scripted.body:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(scripted.drip)
+        else:
+            writer.write(scripted.body)
+        await writer.drain()
+        return True
+
+    # ------------------------------------------------------------------------------- the rules
+
+    def _judge(self, request: Request) -> tuple[int, dict[str, str], Any]:
+        """Status, headers and answer, as documented; what breaks a rule is noted."""
+        if (request.method, request.path) != ("POST", PATH):
+            return self._wrong(404 if request.path != PATH else 405, "no such endpoint")
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        sender = self.tokens.get(token) if scheme == "Bearer" else None
+        if sender is None:
+            return self._wrong(401, "no known token")
+        for name in ("content-type", "accept"):
+            if request.headers.get(name) != "application/json":
+                return self._wrong(400, f"{name} is not application/json")
+        last = self._ended.get(sender)
+        self._ended[sender] = request.at
+        if last is not None and request.at - last < self.window - _SLACK:
+            early = self.window - (request.at - last)
+            status, _, answer = self._wrong(429, f"sender {sender} asked {early} ms early")
+            return status, {"Retry-After": str(-(-self.window // 1000))}, answer
+        if len(request.body) > MAX_BODY:
+            return self._wrong(413, f"{len(request.body)} bytes")
+        try:
+            sets = json.loads(request.body, parse_float=Decimal, parse_int=Decimal)
+        except ValueError:
+            return self._wrong(400, "not JSON")
+        if not isinstance(sets, list):
+            return self._wrong(400, "not a list")
+        return 200, {}, [self._take(sender, one, request.at) for one in sets]
+
+    def _wrong(self, status: int, what: str) -> tuple[int, dict[str, str], Any]:
+        self.violations.append(f"{status}: {what}")
+        return status, {}, {"message": what}
+
+    def _take(self, sender: str, one: Any, now: Instant) -> dict[str, Any]:
+        meter_id = one.get("meterID") if isinstance(one, dict) else None
+        values = one.get("values") if isinstance(one, dict) else None
+        if (
+            not isinstance(meter_id, str)
+            or not isinstance(values, list)
+            or set(one)
+            != {
+                "meterID",
+                "values",
+            }
+        ):
+            self.violations.append(f"form: {str(one)[:80]}")
+            return {"meterID": str(meter_id), "number_of_values": 0, "status": 422}
+        if self.known is not None and meter_id not in self.known:
+            return {"meterID": meter_id, "number_of_values": 0, "status": 404}
+        for pair in values:
+            if wrong := self._wrong_value(pair, now):
+                self.violations.append(f"{meter_id}: {wrong}: {str(pair)[:60]}")
+                return {"meterID": meter_id, "number_of_values": 0, "status": 422}
+        held = self.received.setdefault(meter_id, {})
+        for stamp, value in values:
+            if held.get(stamp, value) != value:
+                self.violations.append(f"{meter_id}: {stamp} was {held[stamp]}, now {value}")
+            held[stamp] = value
+            self.accepted.append(Accepted(now, sender, meter_id, stamp, value))
+        return {"meterID": meter_id, "number_of_values": len(values), "status": 201}
+
+    def _wrong_value(self, pair: Any, now: Instant) -> str:
+        if not isinstance(pair, list) or len(pair) != 2:
+            return "not [dateTime, value]"
+        stamp, value = pair
+        if not isinstance(value, Decimal) or not value.is_finite():
+            return "not a number"
+        try:
+            at = datetime.fromisoformat(stamp)
+        except (TypeError, ValueError, InvalidOperation):
+            return "not ISO 8601"
+        # Without an offset it is the site's own time; of a repeated hour the earlier one.
+        moment = at if at.tzinfo else at.replace(tzinfo=ZoneInfo(self.zone))
+        millis = int(moment.timestamp() * 1000)
+        if millis > now + _SLACK:
+            return "in the future"
+        if millis < oldest_allowed(now):
+            return "older than five years"
+        return ""
