@@ -26,9 +26,9 @@ from gateway.modbus.settings import BusSettings
 ANSWER: Final = 0.01
 """Seconds from a request to the first byte of its answer."""
 VALUE_DIGITS: Final = 10
-READING_BYTES: Final = 47
+READING_BYTES: Final = 38
 """A stored reading without its words; tests/cli/test_check.py holds it against the store."""
-SAMPLE_BYTES: Final = 45
+SAMPLE_BYTES: Final = 36
 _SUMMARIES: Final[frozenset[As]] = frozenset({"mean", "minimum", "maximum", "last"})
 
 

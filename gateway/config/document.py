@@ -160,8 +160,7 @@ class _Composer:
                 documents += 1
                 if documents > 1:
                     message = "a second document: the file may hold only one"
-                    self._report.error(_span(event), message, "remove this line and what follows")
-                    break
+                    self._report.stop(_span(event), message, "remove this line")
             elif isinstance(event, NodeEvent):
                 root = self._node(event, 1)
         self._report_aliases()
@@ -254,7 +253,7 @@ class _Composer:
         for name, spans in self._aliases.items():
             for span in spans:
                 message = f"anchors and aliases are not used here: {quoted('*' + name)}"
-                hint = "put a text that begins with * in quotes"
+                hint = "write the value out; a text that begins with * needs quotes"
                 self._report.error(span, message, hint)
 
 

@@ -94,6 +94,7 @@ def _read(report: Report, root: Node | None, path: Path, place: Place) -> Gatewa
         senders=energinet.senders,
         defaults=read_defaults(report, fields.node("defaults"), fields.at_key("defaults")),
         library=Library(own),
+        all_profiles=fields.sound("profiles"),
     )
     meters = read_meters(reading, fields.node("meters"), fields.at_key("meters"))
     buses = tuple(

@@ -37,6 +37,7 @@ from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import AS, As, SeriesKey
 from gateway.metering.settings import GapRule, MeterSettings, SendSettings
 
+_OTHER: Final = "give one of them another name"
 _SUMMARIES: Final = ("mean", "minimum", "maximum")
 _CHOICES: Final = (
     "counter: what the meter's counter stood at; consumption: what it moved over the interval; "
@@ -91,6 +92,8 @@ class Reading:
     """Empty where one of them could not be read."""
     defaults: Defaults
     library: Library
+    all_profiles: bool = True
+    """False where the folder of own profiles cannot be read: then no name is called unknown."""
     missing: dict[str, list[Fields]] = field(factory=dict)
     """Entries that lack `every` or `as`: reported together, once each."""
     ids: dict[SeriesKey, Span] = field(factory=dict)
@@ -115,7 +118,7 @@ def read_meters(of: Reading, node: Node | None, at: Span) -> tuple[MeterSettings
         fields = Fields(of.report, body, what, keys.METER, elsewhere=keys.BELONGS)
         meter, title = _meter(of, fields)
         if title in names:
-            fields.error("name", f"meter {quoted(title)} stands twice", first=names[title])
+            fields.error("name", f"meter {quoted(title)} stands twice", _OTHER, first=names[title])
         elif title:
             names[title] = fields.at_value("name")
         if meter is not None:
@@ -161,8 +164,10 @@ def _profile(of: Reading, fields: Fields) -> DeviceProfile | None:
     try:
         return of.library.get(own)
     except UnknownProfile as unknown:
-        hint = unknown.suggestion or "`meter-gateway profiles list` shows them"
-        fields.error("profile", f"profile: there is no profile {quoted(own)}", hint)
+        fields.spoil("profile")
+        if of.all_profiles:
+            hint = unknown.suggestion or "`meter-gateway profiles list` shows them"
+            fields.error("profile", f"profile: there is no profile {quoted(own)}", hint)
     except ConfigurationError as error:
         of.report.absorb(error.mistakes)
         fields.spoil("profile")
@@ -286,18 +291,21 @@ def _check_quantity(inner: Fields, quantity: str, profile: DeviceProfile | None)
     known = profile.quantities()
     if quantity in known:
         return
+    listing = f"`meter-gateway profiles show {profile.name}` lists what it has"
     if quantity in QUANTITIES:
+        # What looks like it may be something else: cooling is not heat.
         message = f"quantity: profile {profile.name} has no {quantity}"
+        hint = listing if len(known) > 5 else f"it has {', '.join(known)}"
     else:
         message = f"quantity: {quoted(quantity)} is not a quantity"
-    hint = did_you_mean(quantity, known)
-    inner.error("quantity", message, hint or f"`profiles show {profile.name}` lists what it has")
+        hint = did_you_mean(quantity, known) or did_you_mean(quantity, QUANTITIES) or listing
+    inner.error("quantity", message, hint)
 
 
 def _check_as(inner: Fields, quantity: str, as_: As | None) -> None:
     if as_ not in ("counter", "consumption") or quantity not in QUANTITIES:
         return
-    if QUANTITIES[quantity].counter or not inner.sound("quantity"):
+    if QUANTITIES[quantity].counter or not inner.sound("quantity", "as"):
         return
     hint = "as: mean, minimum, maximum or last"
     if "as" in inner:

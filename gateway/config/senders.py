@@ -134,7 +134,8 @@ def _senders(fields: Fields, place: Place) -> tuple[SenderSettings, ...]:
         own = inner.require("name", name, "", example="name: basement")
         group = inner.get("import", name, "")
         if own and own in places:
-            inner.error("name", f'sender "{own}" stands twice', first=places[own])
+            hint = "give one of them another name"
+            inner.error("name", f'sender "{own}" stands twice', hint, first=places[own])
         elif own:
             places[own] = inner.at_value("name")
         counts[group] = counts.get(group, 0) + 1

@@ -228,7 +228,9 @@ def _with_unit(
         if total != total.to_integral_value():
             raise Wrong(f"{quoted(found)} is finer than can be held")
         if not low <= total <= high:
-            raise Wrong(f"{found} is out of range: it has to be {show(low)} to {show(high)}")
+            message = f"{found} is out of range: it has to be {show(low)} to {show(high)}"
+            near = f"{show(low)} is the least" if total < low else f"{show(high)} is the most"
+            raise Wrong(message, near)
         return int(total)
 
     return read

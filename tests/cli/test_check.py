@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+import socket
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.buffer.settings import BufferSettings
+from gateway.buffer.store import Store
+from gateway.cli.costs import READING_BYTES, costs_of, problems
+from gateway.cli.main import run
+from gateway.clock import HOUR, SystemClock
+from gateway.config import load
+from gateway.metering.reading import Block, Commit, RawWords, Reading, Series, SeriesKey
+
+
+def view(capsys: pytest.CaptureFixture[str], path: Path) -> Any:
+    code = run(["check", "--json", "--config", str(path)])
+    found = json.loads(capsys.readouterr().out)
+    return {**found, "code": code}
+
+
+def test_a_sound_configuration_is_said_to_be_and_costs_what_it_costs(
+    capsys: pytest.CaptureFixture[str], site: Path
+) -> None:
+    found = view(capsys, site)
+    assert (found["code"], found["mistakes"], found["warnings"]) == (0, [], [])
+    bus = found["buses"][0]
+    supply, heating = bus["meters"]
+    # f32 at 52 and at 72, with a hole that may not be read; u32 at 0 and its unit at 9 in one,
+    # since the profile says that holes up to 63 may be.
+    assert (supply["requests"], heating["requests"]) == (2, 1)
+    # 9600 8N1: 10 bits a character; 8 out, 5 + 2 a register back; the answer begins after 10 ms
+    # and 3.5 characters of silence, then 60 ms of pause as the profile says.
+    one = (8 + 5 + 4) * 10 / 9600 + 0.01 + 3.5 * 10 / 9600 + 0.060
+    assert supply["ms"] == pytest.approx(2 * one * 1000, abs=0.1)
+    other = (8 + 5 + 20) * 10 / 9600 + 0.01 + 2 * 3.5 * 10 / 9600
+    assert heating["ms"] == pytest.approx(other * 1000, abs=0.1)
+    # Every boundary falls on a poll: nothing comes on top of a round a minute.
+    busy = (2 * one + other) / 60
+    assert bus["load_percent"] == pytest.approx(busy * 100, abs=0.01)
+    assert bus["worst_load_percent"] == pytest.approx(busy * 100 + 10, abs=0.01)
+    assert bus["worst_round_ms"] == pytest.approx(2 * one * 1000 + 2 * 1000, abs=0.1)
+    sender = found["senders"][0]
+    assert sender["readings_a_day"] == 96 + 96 + 288
+    assert sender["requests_a_day"] == 144
+    assert sender["capacity_a_day"] == 144 * 500_000
+
+
+def test_boundaries_that_fall_on_no_poll_cost_their_own_reads(site: Path) -> None:
+    before = costs_of(load(site).config).buses[0]
+    site.write_text(site.read_text().replace("every: 5 min", "every: 5 s"))
+    after = costs_of(load(site).config).buses[0]
+    heating, day = before.meters[1], 24 * 60
+    assert before.meters[1].day == pytest.approx(day * heating.millis)
+    assert after.meters[1].day == pytest.approx(12 * day * heating.millis)
+    assert after.meters[0].day == before.meters[0].day
+
+
+def test_what_will_not_work_out_is_said(capsys: pytest.CaptureFixture[str], site: Path) -> None:
+    config = load(site).config
+    assert problems(config, costs_of(config)) == []
+    site.write_text(site.read_text().replace("every: 5 min", "every: 5 s").replace("9600,", "300,"))
+    config = load(site).config
+    assert ["values would be missing" in p for p in problems(config, costs_of(config))] == [True]
+    site.write_text(site.read_text().replace("{serial: ", "{poll: 1 s, serial: "))
+    config = load(site).config
+    assert ["busy" in p for p in problems(config, costs_of(config))] == [True]
+    assert run(["check", "--config", str(site)]) == 0
+    assert "poll less often" in capsys.readouterr().err
+
+
+def test_more_values_than_a_sender_may_send_are_said(site: Path) -> None:
+    site.write_text(
+        site.read_text()
+        .replace("every: 15 min", "every: 5 s")
+        .replace("energinet:\n", "energinet:\n  max_payload: 4 kB\n")
+    )
+    config = load(site).config
+    assert any("more senders" in p for p in problems(config, costs_of(config)))
+
+
+def test_a_page_for_people_names_buses_meters_senders_and_the_buffer(
+    capsys: pytest.CaptureFixture[str], site: Path
+) -> None:
+    assert run(["check", "--config", str(site)]) == 0
+    page = capsys.readouterr().out
+    for word in ("no mistake", "bus riser", "main-supply", "2 requests", "sender basement", "days"):
+        assert word in page
+
+
+def test_mistakes_are_data_too(capsys: pytest.CaptureFixture[str], site: Path) -> None:
+    site.write_text(site.read_text().replace("unit: 2", "unit: 300"))
+    found = view(capsys, site)
+    assert found["code"] == 78
+    assert [(m["line"], m["column"]) for m in found["mistakes"]] == [(18, 11)]
+
+
+def test_no_connection_is_made(
+    capsys: pytest.CaptureFixture[str], site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    site.write_text(
+        site.read_text().replace(
+            "serial: riser.port, baudrate: 9600, parity: none", "tcp: 192.0.2.1:502"
+        )
+    )
+    monkeypatch.setattr(socket, "socket", refuse)
+    assert view(capsys, site)["code"] == 0
+
+
+async def test_the_room_of_a_reading_is_what_the_store_takes(tmp_path: Path) -> None:
+    store = Store(BufferSettings(path=str(tmp_path / "readings.db")), SystemClock())
+    await store.open()
+    keys = [SeriesKey("", f"77777777{n:02d}") for n in range(40)]
+    await store.declare(
+        [Series(k, k.meter_id, "active_energy_import_total", "counter", HOUR, "a") for k in keys]
+    )
+    raw = RawWords((Block(4, 72, (1, 2)),))
+    start = 1_700_000_000_000 // HOUR * HOUR
+    sizes = []
+    for n in range(300):
+        value = Decimal(n * 12345) / 1000
+        await store.append(Commit(tuple(Reading(k, start + n * HOUR, value, raw) for k in keys)))
+        sizes.append(store.size)
+    await store.close()
+    each = (sizes[299] - sizes[99]) / (200 * len(keys))
+    assert each == pytest.approx(READING_BYTES + len(raw.pack()), rel=0.2)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gateway.cli.main import run
+from gateway.config import Library
+
+
+def out(capsys) -> str:  # type: ignore[no-untyped-def]
+    return str(capsys.readouterr().out)
+
+
+def test_profiles_are_listed_with_maker_model_and_kind(capsys, site: Path) -> None:  # type: ignore[no-untyped-def]
+    assert run(["profiles", "list", "--json", "--config", str(site)]) == 0
+    found = {profile["name"]: profile for profile in json.loads(out(capsys))}
+    assert found["acme-e1"] == {
+        "name": "acme-e1",
+        "maker": "Acme",
+        "model": "E1",
+        "kind": "electricity",
+    }
+    assert set(Library().names()) <= set(found)
+    assert run(["profiles", "list", "--config", str(site)]) == 0
+    lines = out(capsys).splitlines()
+    assert len(lines) == len(found) + 1
+    assert lines[0].split() == ["NAME", "MAKER", "MODEL", "KIND"]
+
+
+def test_shipped_profiles_are_listed_without_a_configuration(capsys, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.delenv("METER_GATEWAY_CONFIG", raising=False)
+    assert run(["profiles", "list", "--json"]) == 0
+    assert [p["name"] for p in json.loads(out(capsys))] == list(Library().names())
+
+
+def test_a_profile_is_shown_with_what_it_extends_resolved(capsys, site: Path) -> None:  # type: ignore[no-untyped-def]
+    assert run(["profiles", "show", "acme-e1-pro", "--json", "--config", str(site)]) == 0
+    found = json.loads(out(capsys))
+    assert [found[key] for key in ("name", "maker", "model", "kind")] == [
+        "acme-e1-pro",
+        "Acme",
+        "E1 Pro",
+        "electricity",
+    ]
+    registers = {register["quantity"]: register for register in found["registers"]}
+    voltage = registers["voltage_l1"]
+    assert {key: voltage[key] for key in ("function", "address", "type", "word_order")} == {
+        "function": 4,
+        "address": 256,
+        "type": "u16",
+        "word_order": "big",
+    }
+    assert (voltage["scale"], voltage["unit"]) == ("0.1", "V")
+    assert registers["active_power_total"]["scale"] == "1"
+    total = found["computed"][0]
+    assert (total["quantity"], total["unit"]) == ("active_energy_import_total", "kWh")
+    assert [(term["name"], term["scale"]) for term in total["plus"]] == [
+        ("import_integer", "1"),
+        ("import_decimal", "0.001"),
+    ]
+
+
+def test_registers_beside_a_value_are_shown_with_it(capsys, site: Path) -> None:  # type: ignore[no-untyped-def]
+    assert run(["profiles", "show", "acme-heat", "--json", "--config", str(site)]) == 0
+    heat, volume, power = json.loads(out(capsys))["registers"]
+    assert heat["unit_register"]["factors"] == {"2": "0.001", "3": "1"}
+    assert heat["modulus"] == "100000000"
+    assert (volume["type"], volume["words"], volume["word_order"]) == ("mod10k", 4, "little")
+    assert power["scale_register"]["address"] == 21
+    assert power["not_available"] == [0x8000]
+
+
+def test_a_page_for_people_names_every_quantity_and_source(capsys, site: Path) -> None:  # type: ignore[no-untyped-def]
+    assert run(["profiles", "show", "acme-e1", "--config", str(site)]) == 0
+    page = out(capsys)
+    for word in ("voltage_l1", "serial_number", "19200 baud", "Acme E1 Modbus map", "137, 138"):
+        assert word in page
+    assert "active_energy_import_total - active_energy_export_total" in page
+
+
+def test_an_unknown_profile_suggests_the_nearest(capsys, site: Path) -> None:  # type: ignore[no-untyped-def]
+    assert run(["profiles", "show", "acme-e1-por", "--config", str(site)]) == 1
+    assert 'did you mean "acme-e1-pro"?' in capsys.readouterr().err
+
+
+def test_a_profile_file_is_checked_and_every_mistake_explained(  # type: ignore[no-untyped-def]
+    capsys, site: Path, tmp_path: Path
+) -> None:
+    sound = Path(__file__).parents[1] / "config" / "profiles" / "acme-heat.yaml"
+    assert run(["profiles", "check", str(sound), "--config", str(site)]) == 0
+    assert "Acme Heat 7, 3 quantities" in out(capsys)
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(
+        sound.read_text()
+        .replace("unit: kWh", "unit: MWh")
+        .replace("type: s16, unit", "type: s17, unit")
+    )
+    assert run(["profiles", "check", str(broken), "--config", str(site)]) == 78
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert [
+        line.partition(": error: ")[0].rpartition("/")[2]
+        for line in shown.err.splitlines()
+        if ": error: " in line
+    ] == ["broken.yaml:10:11", "broken.yaml:14:50"]
+    assert run(["profiles", "check", str(tmp_path / "none.yaml"), "--config", str(site)]) == 78
+
+
+def test_a_profile_that_extends_a_shipped_one_can_be_checked_anywhere(  # type: ignore[no-untyped-def]
+    capsys, site: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: acme-e1\nmodel: mine\n")
+    assert run(["profiles", "check", str(mine), "--config", str(site)]) == 0
+    assert "Acme mine" in out(capsys)
