@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Final
 
 HIDDEN: Final = "***"
@@ -12,6 +13,7 @@ _SECRET: Final = ("token", "credentials", "password", "secret")
 _KEY: Final = re.compile(r"""([\w-]+)["']?\s*:""")
 
 
+@lru_cache(maxsize=512)
 def is_secret_key(key: str) -> bool:
     """Does a key hold a secret? Misspellings count: `tokn: abc` hides abc too."""
     folded = key.casefold()[:80]

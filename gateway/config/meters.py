@@ -40,8 +40,8 @@ from gateway.metering.settings import GapRule, MeterSettings, SendSettings
 _OTHER: Final = "give one of them another name"
 _SUMMARIES: Final = ("mean", "minimum", "maximum")
 _CHOICES: Final = (
-    "counter: what the meter's counter stood at; consumption: what it moved over the interval; "
-    "mean, minimum, maximum, last: of the polls of an interval"
+    "counter: the total that the meter shows; consumption: how far that total went up during "
+    "the interval; mean, minimum, maximum, last: of the polls of an interval"
 )
 
 

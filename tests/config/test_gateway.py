@@ -372,7 +372,7 @@ def test_the_first_missing_every_and_as_are_explained_once(mistakes: Mistakes, w
         (18, '"every" is missing, here and in `defaults` (and in 1 more entry)'),
         (18, '"as" is missing, here and in `defaults`'),
     ]
-    assert "consumption: what it moved" in found[1].suggestion
+    assert "consumption: how far" in found[1].suggestion
 
 
 def test_a_default_that_does_not_fit_is_a_mistake_at_its_entry(
