@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from attrs import evolve, frozen
 
-from gateway.clock import Instant, Millis
+from gateway.clock import SECOND, Instant, Millis
 from gateway.metering.counted import CounterValues
 from gateway.metering.counter import READS, Known, Suspect
 from gateway.metering.interval import next_boundary
@@ -83,6 +83,7 @@ class Meter:
         self._zone = zone
         self._registers = _union(self._sources.values())
         self._kept = _union(s for q, s in self._sources.items() if self._polled[q])
+        self._unions: dict[tuple[str, ...], tuple[Register, ...]] = {}
         self._found: dict[str, tuple[Found, Instant]] = {}
 
     # ------------------------------------------------------------------------------- asking
@@ -100,8 +101,10 @@ class Meter:
 
     def boundary_registers(self, now: Instant) -> tuple[Register, ...]:
         """What to read for the boundaries that are open at `now`; call `advance` first."""
-        wanted = [values.source for values in self._all if values.awaited(now)]
-        return self._registers if len(wanted) == len(self._all) else _union(wanted)
+        wanted = tuple(values.source.quantity for values in self._all if values.awaited(now))
+        if wanted not in self._unions:
+            self._unions[wanted] = _union(self._sources[quantity] for quantity in wanted)
+        return self._unions[wanted]
 
     def next_due(self, after: Instant) -> Instant:
         """The first boundary of any of its values after `after`."""
@@ -110,6 +113,11 @@ class Meter:
     def deadline(self, now: Instant) -> Instant | None:
         """When the first of the windows open at `now` ends; None where none is open."""
         return min((v.deadline for v in self._all if v.due <= now), default=None)
+
+    def retry(self, now: Instant) -> Instant | None:
+        """When to ask again for what is open at `now`: five times in a window; None: not at all."""
+        pauses = [max(v.deadline - v.due, SECOND) // 5 for v in self._all if v.awaited(now)]
+        return now + min(pauses) if pauses else None
 
     def values(self) -> Mapping[str, Shown]:
         """Each quantity as it was last read, for people to look at."""

@@ -35,6 +35,8 @@ class PolledValues(Values):
         if found.value is None:
             self.reason = found.reason
             return None
+        if self.done is not None and sample.at <= self.done:
+            return None  # the clock was set back: that interval is over
         self._polls.append(found.value)
         self._sample = sample
         if sample.at >= self.due:

@@ -1,0 +1,245 @@
+"""A round's samples → metering → one commit.
+
+Each bus has one task, `BusRounds`, woken by the schedule or by itself for what is still missing.
+What its meters make of a round goes to the `Committer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+from zoneinfo import ZoneInfo
+
+from attrs import evolve
+
+from gateway.clock import HOUR, SECOND, Clock, Instant, Millis
+from gateway.commits import Committer, either, log_failure
+from gateway.errors import StoreError
+from gateway.logbook import log
+from gateway.metering.interval import next_poll
+from gateway.metering.meter import Meter, Outcome
+from gateway.metering.reading import KeptSample, Reading, Sample, SeriesKey
+from gateway.modbus.poller import Ask, Round
+from gateway.modbus.settings import BusSettings
+
+__all__ = ["BusRounds", "Committer", "restore"]
+
+STEP: Final[Millis] = SECOND
+"""The wall clock was set if it moved by more than this against the time since boot."""
+
+
+class Asker(Protocol):
+    """What asks the meters of a bus."""
+
+    async def round(self, asks: Sequence[Ask]) -> Round:
+        """One pass; one sample an ask, in any order."""
+
+
+class Shelf(Protocol):
+    """What is remembered of meters."""
+
+    async def last(self) -> Mapping[SeriesKey, Reading]:
+        """The reading of each series that was stored last."""
+
+    async def states(self) -> Mapping[str, bytes]:
+        """The saved states of the meters, by name."""
+
+    async def samples(self, meter: str | None = None) -> Sequence[tuple[int, KeptSample]]:
+        """Kept samples that may still be needed, with their ids, oldest first."""
+
+
+async def restore(meters: Sequence[Meter], shelf: Shelf) -> None:
+    """Let meters go on from what is stored. Once, before their rounds begin."""
+    last, states, kept = await shelf.last(), await shelf.states(), await shelf.samples()
+    samples: dict[str, list[Sample]] = {}
+    for _, one in kept:
+        if one.sample.synchronised:
+            samples.setdefault(one.sample.meter, []).append(one.sample)
+    for meter in meters:
+        meter.restore(last, states.get(meter.name), samples.get(meter.name, []))
+
+
+class BusRounds:
+    """The rounds over one bus and what its meters make of them."""
+
+    def __init__(
+        self,
+        bus: BusSettings,
+        meters: Sequence[Meter],
+        asker: Asker,
+        committer: Committer,
+        shelf: Shelf,
+        clock: Clock,
+        zone: ZoneInfo,
+    ) -> None:
+        self._bus = bus
+        self._meters = {meter.name: meter for meter in meters}
+        self._asker = asker
+        self._committer = committer
+        self._shelf = shelf
+        self._clock = clock
+        self._zone = zone
+        self._wake = asyncio.Event()
+        self._stopped = False
+        self._poll_is_due = False
+        self._is_due = True  # a start may fall into the window of a boundary
+        self._due_at: Instant = 0
+        self._timed = False
+        """Is the wall clock known to be right? Once it was, it is."""
+        self._reason = "stopped"
+        self._drift: Millis | None = None
+        self._retry: Instant | None = None
+        self._complained: Millis | None = None
+        self._failed = False
+        self._last_failure: tuple[str, Millis] = ("", 0)
+        self.read = 0
+        self.missed = 0
+
+    def next(self, after: Instant) -> Instant:
+        """The first instant after `after` at which the bus has something to do."""
+        poll = next_poll(after, self._bus.poll, self._zone)
+        return min([poll, *(meter.next_due(after) for meter in self._meters.values())])
+
+    def due(self, at: Instant) -> None:
+        """The schedule says that an instant of `next` has come. Returns at once."""
+        self._poll_is_due |= next_poll(at - 1, self._bus.poll, self._zone) == at
+        self._is_due, self._due_at = True, at
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End after the round under way."""
+        self._stopped = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Ask whenever something is due, until `stop`."""
+        while not self._stopped:
+            self._wake.clear()
+            try:
+                with self._committer.round():
+                    await self._turn()
+                self._failed = False
+            except Exception as error:  # the border of a round
+                self._failed = True
+                self._retry = None
+                self._report(error)
+            if not self._stopped:
+                await either(self._wake, self._pause(), self._clock)
+
+    def _report(self, error: Exception) -> None:
+        """Once an hour, where it is the same again."""
+        what, now = repr(error), self._clock.boottime()
+        before, at = self._last_failure
+        if what != before or now - at >= HOUR:
+            self._last_failure = what, now
+            log_failure(f"bus {self._bus.name}", error)
+
+    def _pause(self) -> float | None:
+        """Seconds until something open is asked again or is given up."""
+        if self._failed:
+            return 1.0  # whatever is wrong, it does not spin
+        now = self._clock.now()
+        ends = [m.deadline(now) for m in self._meters.values()] if self._timed else []
+        instants = [end + 1 for end in ends if end is not None]
+        if self._retry is not None:
+            instants.append(self._retry)
+        return max(0, min(instants) - now) / 1000 if instants else None
+
+    async def _turn(self) -> None:
+        early = self._due_at - self._clock.now()
+        if self._is_due and 0 < early <= SECOND:  # a timer may fire a little before its time
+            await self._clock.sleep(early / 1000)
+        now = self._clock.now()
+        polled, self._poll_is_due = self._poll_is_due, False
+        again = self._is_due or (self._retry is not None and now >= self._retry)
+        self._is_due = False
+        if not self._timed and self._clock.synchronised():
+            await self._get_time()
+        if not self._timed:
+            if again:
+                self._retry = None
+                await self._sample_without_time()
+            return
+        self._advance(now)
+        asks = self._asks(now, polled=polled, again=again)
+        if asks:
+            found = await self._asker.round(asks)
+            for sample in found.samples:
+                self._keep(sample.meter, self._meters[sample.meter].take(sample, now))
+            self._watch_load(found.duration, polled=polled)
+            now = self._clock.now()
+        retries = [meter.retry(now) for meter in self._meters.values()]
+        self._retry = min((at for at in retries if at is not None), default=None)
+
+    def _advance(self, now: Instant) -> None:
+        drift = now - self._clock.boottime()
+        if self._drift is not None and abs(drift - self._drift) > STEP:
+            self._reason = "clock"
+        self._drift = drift
+        for meter in self._meters.values():
+            self._keep(meter.name, meter.advance(now, self._reason))
+        self._reason = "bus_busy"
+
+    def _asks(self, now: Instant, *, polled: bool, again: bool) -> list[Ask]:
+        asks = []
+        for meter in self._meters.values():
+            open_now = meter.boundary_registers(now) if again or polled else ()
+            registers = meter.poll_registers() if polled else open_now
+            if registers:
+                asks.append(Ask(meter.settings, registers, urgent=bool(open_now)))
+        return asks
+
+    def _keep(self, meter: str, outcome: Outcome) -> None:
+        self.read += len(outcome.readings)
+        self.missed += sum(gap.count for gap in outcome.gaps)
+        self._committer.add(meter, outcome)
+        for event, fields in outcome.events:
+            log(event, **fields)
+
+    def _watch_load(self, duration: float, *, polled: bool) -> None:
+        if not polled or duration * 1000 <= self._bus.poll:
+            return
+        now = self._clock.boottime()
+        if self._complained is None or now - self._complained >= HOUR:
+            self._complained = now
+            interval = f"{self._bus.poll / 1000:g}s"
+            log("bus.overloaded", bus=self._bus.name, round=f"{duration:.1f}s", interval=interval)
+
+    # --------------------------------------------------------------------- without a sure time
+
+    async def _sample_without_time(self) -> None:
+        """Keep what is read; what it means is told when the clock is known to be right."""
+        asks = [Ask(meter.settings, meter.poll_registers()) for meter in self._meters.values()]
+        found = await self._asker.round(asks)
+        for sample in found.samples:
+            if sample.raw.blocks:
+                kept = KeptSample(evolve(sample, synchronised=False))
+                self._committer.add(sample.meter, Outcome(), samples=[kept])
+
+    async def _get_time(self) -> None:
+        """The clock is right now: give the samples of this boot their time, form intervals."""
+        try:
+            if not await self._committer.flush():
+                return  # later: what is not stored has no id to restamp
+            kept = [
+                (id, one.sample)
+                for id, one in await self._shelf.samples()
+                if one.sample.meter in self._meters
+                and not one.sample.synchronised
+                and one.sample.boot_id == self._clock.boot_id
+            ]
+        except StoreError:
+            return
+        now = self._clock.now()
+        booted = now - self._clock.boottime()
+        late: dict[str, list[Sample]] = {}
+        for _, sample in sorted(kept, key=lambda one: one[1].boottime):
+            timed = evolve(sample, at=booted + sample.boottime, synchronised=True)
+            late.setdefault(sample.meter, []).append(timed)
+        for name, samples in late.items():
+            self._keep(name, self._meters[name].take_late(samples, now))
+        if kept:
+            restamped = {id: booted + sample.boottime for id, sample in kept}
+            self._committer.add("", Outcome(), restamped=restamped)
+        self._timed = True

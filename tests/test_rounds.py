@@ -1,0 +1,371 @@
+"""Rounds over a bus in virtual time: what is asked when, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC as UTC_TIME
+from datetime import datetime
+from decimal import Decimal
+
+import pytest
+from attrs import evolve
+
+from gateway.clock import HOUR, MINUTE, SECOND, Instant
+from gateway.commits import Committer
+from gateway.errors import StoreUnavailable
+from gateway.metering.meter import Meter
+from gateway.metering.reading import Commit, KeptSample, RawWords, Reading, Sample, SeriesKey
+from gateway.metering.register import Register
+from gateway.modbus.poller import Ask, Round
+from gateway.modbus.settings import BusSettings, TcpLink
+from gateway.rounds import BusRounds, restore
+from tests.clocks import FakeClock
+from tests.metering.samples import ENERGY, POWER, UTC, VOLTAGE, meter, sample, send
+
+NOON = int(datetime(2026, 3, 10, 12, tzinfo=UTC_TIME).timestamp() * 1000)
+
+
+class Line:
+    """A bus whose meter shows a kWh an hour and 100 W, until it is told otherwise."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.takes = 0.05
+        self.fault = ""
+        self.error: Exception | None = None
+        self.asked: list[tuple[Instant, tuple[str, ...], bool]] = []
+        self.began = clock.boottime()
+
+    async def round(self, asks: Sequence[Ask]) -> Round:
+        began = self.clock.monotonic()
+        samples = []
+        for ask in asks:
+            names = tuple(register.name for register in ask.registers)
+            self.asked.append((self.clock.now(), names, ask.urgent))
+            await self.clock.sleep(self.takes)
+            if self.error is not None:
+                raise self.error
+            samples.append(self.sample(ask.registers))
+        up = self.fault != "link_down"
+        return Round(tuple(samples), len(asks), 0, up, self.clock.monotonic() - began)
+
+    def sample(self, registers: Sequence[Register]) -> Sample:
+        now, boottime = self.clock.now(), self.clock.boottime()
+        if self.fault:
+            empty = Sample("main", now, "boot-1", boottime, RawWords())
+            return evolve(empty, faults={r.name: self.fault for r in registers})
+        hours = Decimal(boottime - self.began) / HOUR
+        shown = {
+            ENERGY: str((1000 + hours).quantize(Decimal("0.01"))),
+            POWER: "100",
+            VOLTAGE: "230",
+        }
+        whole = sample(now, {r: shown[r] for r in registers})
+        return evolve(whole, boot_id="boot-1", boottime=boottime)
+
+
+class Memory:
+    """A buffer in memory that gives back what a start needs."""
+
+    def __init__(self) -> None:
+        self.commits: list[Commit] = []
+        self.kept: dict[int, KeptSample] = {}
+        self.error: Exception | None = None
+
+    async def append(self, commit: Commit) -> None:
+        if self.error is not None:
+            raise self.error
+        self.commits.append(commit)
+        for one in commit.samples:
+            self.kept[len(self.kept) + 1] = one
+        for id, at in commit.restamped.items():
+            timed = evolve(self.kept[id].sample, at=at, synchronised=True)
+            self.kept[id] = evolve(self.kept[id], sample=timed)
+
+    async def last(self) -> Mapping[SeriesKey, Reading]:
+        return {r.key: r for commit in self.commits for r in commit.readings}
+
+    async def states(self) -> Mapping[str, bytes]:
+        return {name: state for c in self.commits for name, state in c.states.items()}
+
+    async def samples(self, meter: str | None = None) -> Sequence[tuple[int, KeptSample]]:
+        return sorted(self.kept.items())
+
+    @property
+    def readings(self) -> list[tuple[int, str]]:
+        """Stamps, in minutes after noon, and values."""
+        return [
+            ((r.stamp - NOON) // MINUTE, str(r.value)) for c in self.commits for r in c.readings
+        ]
+
+    @property
+    def gaps(self) -> list[tuple[int, str]]:
+        return [((g.stamp - NOON) // MINUTE, g.reason) for c in self.commits for g in c.gaps]
+
+
+class House:
+    """One bus with one meter, a schedule that fires on time, and a buffer."""
+
+    def __init__(self, start: Instant, *meters: Meter, poll: int = MINUTE) -> None:
+        self.clock = FakeClock(start)
+        self.line = Line(self.clock)
+        self.memory = Memory()
+        self.meters = meters
+        self.bus = BusSettings("riser", TcpLink("localhost"), poll=poll)
+        self.committer = Committer(self.memory, self.clock, "x.db")
+        self.rounds = self.make(meters)
+
+    def make(self, meters: Sequence[Meter]) -> BusRounds:
+        return BusRounds(self.bus, meters, self.line, self.committer, self.memory, self.clock, UTC)
+
+    async def schedule(self) -> None:
+        while True:
+            at = self.rounds.next(self.clock.now())
+            await self.clock.sleep((at - self.clock.now()) / 1000)
+            self.rounds.due(at)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        tasks = [
+            asyncio.create_task(work)
+            for work in (self.committer.run(), self.rounds.run(), self.schedule())
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def counter(every: int = HOUR) -> Meter:
+    return meter(send("counter", every=every))
+
+
+async def test_a_boundary_is_asked_at_its_instant_and_urgently():
+    house = House(NOON - 30 * SECOND, counter())
+    async with house.running():
+        await house.clock.pass_until(NOON + 30 * SECOND)
+    assert house.line.asked == [(NOON, ("active_energy_import_total",), True)]
+    assert house.memory.readings == [(0, "1000.01")]
+
+
+async def test_what_is_polled_and_what_a_boundary_needs_is_one_ask():
+    house = House(
+        NOON - 90 * SECOND,
+        meter(send("counter"), send("last", quantity="voltage_l1", key=SeriesKey("", "2"))),
+        poll=7 * MINUTE,
+    )
+    async with house.running():
+        await house.clock.pass_until(NOON + 7 * MINUTE)
+    assert [names for _, names, _ in house.line.asked] == [
+        ("active_energy_import_total", "voltage_l1"),
+        ("active_energy_import_total", "voltage_l1"),
+    ]
+    assert [urgent for _, _, urgent in house.line.asked] == [True, False]
+
+
+async def test_polls_read_everything_that_is_sent():
+    house = House(NOON + 2 * MINUTE, counter())
+    async with house.running():
+        await house.clock.pass_until(NOON + 5 * MINUTE + SECOND)
+    assert [at for at, _, _ in house.line.asked] == [NOON + n * MINUTE for n in (3, 4, 5)]
+
+
+async def test_a_boundary_that_failed_is_asked_again_until_its_window_ends():
+    house = House(NOON - SECOND, counter(), poll=15 * MINUTE)
+    house.line.fault = "timeout"
+    async with house.running():
+        await house.clock.pass_until(NOON + 10 * MINUTE)
+    times = [at - NOON for at, _, _ in house.line.asked]
+    assert 4 <= len(times) <= 6
+    assert all(at <= MINUTE for at in times)
+    assert house.memory.gaps == [(0, "timeout")]
+
+
+async def test_an_answer_within_the_window_is_the_value_of_the_boundary():
+    house = House(NOON - SECOND, counter(), poll=15 * MINUTE)
+    house.line.fault = "crc"
+    async with house.running():
+        await house.clock.pass_until(NOON + 20 * SECOND)
+        house.line.fault = ""
+        await house.clock.pass_until(NOON + 5 * MINUTE)
+    assert house.memory.readings == [(0, "1000.01")]
+    assert house.memory.gaps == []
+
+
+async def test_a_boundary_every_five_seconds_is_given_up_after_one():
+    house = House(NOON - SECOND, counter(5 * SECOND), poll=5 * SECOND)
+    house.line.fault = "offline"
+    async with house.running():
+        await house.clock.pass_until(NOON + 4 * SECOND)
+    assert all(at - NOON <= SECOND for at, _, _ in house.line.asked)
+    assert len(house.line.asked) >= 3
+    assert house.memory.gaps == [(0, "offline")]
+
+
+async def test_a_refused_register_is_not_asked_again():
+    house = House(NOON - SECOND, counter(), poll=15 * MINUTE)
+    house.line.fault = "exception_2"
+    async with house.running():
+        await house.clock.pass_until(NOON + 5 * MINUTE)
+    assert len(house.line.asked) == 1
+    assert house.memory.gaps == [(0, "exception_2")]
+
+
+async def test_a_bus_that_is_too_slow_says_so_once_and_misses_what_it_could_not_ask(
+    expected_events: Callable[..., None], caplog: pytest.LogCaptureFixture
+):
+    expected_events("bus.overloaded")
+    house = House(NOON - SECOND, counter(5 * SECOND), poll=5 * SECOND)
+    house.line.takes = 8
+    async with house.running():
+        await house.clock.pass_until(NOON + 10 * MINUTE)
+    assert len(caplog.records) == 1
+    assert house.memory.readings == []
+    assert {reason for _, reason in house.memory.gaps} == {"bus_busy"}
+    stamps = [g.stamp for c in house.memory.commits for g in c.gaps]
+    assert stamps == [NOON + n * 5 * SECOND for n in range(len(stamps))]
+    assert len(stamps) >= 115
+
+
+async def test_the_time_it_was_stopped_is_a_gap_with_that_reason():
+    house = House(NOON - SECOND, counter(), poll=15 * MINUTE)
+    async with house.running():
+        await house.clock.pass_until(NOON + MINUTE)
+    house.clock.step(3 * HOUR + 10 * MINUTE)
+    again = counter()
+    await restore([again], house.memory)
+    house.rounds = house.make([again])
+    async with house.running():
+        await house.clock.pass_until(NOON + 4 * HOUR + MINUTE)
+    assert [stamp for stamp, _ in house.memory.readings] == [0, 240]
+    (gap,) = [gap for c in house.memory.commits for gap in c.gaps][1:]
+    assert house.memory.gaps == [(60, "stopped"), (120, "stopped")]
+    assert (gap.count, gap.last) == (2, NOON + 3 * HOUR)
+
+
+async def test_a_start_within_the_window_still_catches_the_boundary():
+    house = House(NOON + 10 * SECOND, counter(), poll=15 * MINUTE)
+    async with house.running():
+        await house.clock.pass_until(NOON + MINUTE)
+    assert house.line.asked[0][0] == NOON + 10 * SECOND
+    assert house.memory.readings == [(0, "1000")]
+
+
+async def test_what_a_step_of_the_clock_skips_is_missing_for_that_reason():
+    house = House(NOON - SECOND, counter(15 * MINUTE), poll=15 * MINUTE)
+    async with house.running():
+        await house.clock.pass_until(NOON + 5 * MINUTE)
+        house.clock.step(HOUR)
+        house.rounds.due(house.clock.now())  # as the schedule's guard does
+        await house.clock.pass_until(NOON + 76 * MINUTE)
+    assert [stamp for stamp, _ in house.memory.readings] == [0, 75]
+    assert {reason for _, reason in house.memory.gaps} == {"clock"}
+
+
+async def test_after_a_step_back_nothing_is_sent_twice():
+    house = House(NOON - SECOND, counter(15 * MINUTE), poll=15 * MINUTE)
+    async with house.running():
+        await house.clock.pass_until(NOON + 16 * MINUTE)
+        house.clock.step(-HOUR)
+        house.rounds.due(house.clock.now())
+        await house.clock.pass_until(NOON + 31 * MINUTE)
+    assert [stamp for stamp, _ in house.memory.readings] == [0, 15, 30]
+    assert house.memory.gaps == []
+
+
+async def test_an_error_nobody_expected_is_reported_once_and_the_next_round_goes_on(
+    expected_events: Callable[..., None], caplog: pytest.LogCaptureFixture
+):
+    expected_events("task.failed")
+    house = House(NOON - SECOND, counter(5 * MINUTE))
+    house.line.error = RuntimeError("surprise")
+    async with house.running():
+        await house.clock.pass_until(NOON + 3 * MINUTE)
+        house.line.error = None
+        await house.clock.pass_until(NOON + 6 * MINUTE)
+    assert len(caplog.records) == 1
+    assert [stamp for stamp, _ in house.memory.readings] == [5]
+
+
+async def test_a_timer_that_fires_a_little_early_costs_nothing():
+    house = House(NOON - 5, counter(), poll=15 * MINUTE)
+    tasks = [asyncio.create_task(w) for w in (house.committer.run(), house.rounds.run())]
+    await house.clock.pass_(0.001)
+    house.rounds.due(NOON)
+    await house.clock.pass_(1)
+    assert house.line.asked[0][0] == NOON
+    assert len(house.memory.readings) == 1
+    house.rounds.stop()
+    await house.clock.settle()
+    assert tasks[1].done()
+    tasks[0].cancel()
+
+
+async def test_until_the_clock_is_right_samples_are_kept_and_then_intervals_are_formed():
+    true_start = NOON - 20 * MINUTE
+    house = House(true_start - 300 * 24 * HOUR, counter(5 * MINUTE))
+    house.clock.is_synchronised = False
+    async with house.running():
+        await house.clock.pass_(17 * 60 + 20)
+        assert house.memory.readings == []
+        assert len(house.memory.kept) == 18
+        house.clock.step(300 * 24 * HOUR)
+        house.clock.is_synchronised = True
+        house.rounds.due(house.clock.now())
+        await house.clock.pass_(60 * 5)
+    stamps = [stamp for stamp, _ in house.memory.readings]
+    assert stamps == [-20, -15, -10, -5, 0]
+    assert all(kept.sample.synchronised for kept in house.memory.kept.values())
+    # Each counter value was read within a tenth of the interval of its stamp.
+    for stamp, value in house.memory.readings:
+        truth = 1000 + Decimal(stamp + 20) / 60
+        assert abs(Decimal(value) - truth) <= Decimal("0.0184")
+
+
+async def test_samples_of_another_boot_are_left_alone():
+    house = House(NOON - 10 * MINUTE, counter(5 * MINUTE))
+    other = sample(NOON - HOUR, {ENERGY: "5"})
+    stray = KeptSample(evolve(other, boot_id="boot-0", boottime=5, synchronised=False))
+    house.memory.kept[1] = stray
+    house.clock.is_synchronised = False
+    async with house.running():
+        await house.clock.pass_(61)
+        house.clock.is_synchronised = True
+        await house.clock.pass_(600)
+    assert house.memory.kept[1] == stray
+    assert [stamp for stamp, _ in house.memory.readings] == [-10, -5, 0]
+
+
+async def test_samples_that_are_not_stored_yet_put_off_the_forming_of_intervals(
+    expected_events: Callable[..., None],
+):
+    expected_events("buffer.unavailable")
+    house = House(NOON - 10 * MINUTE, counter(5 * MINUTE))
+    house.clock.is_synchronised = False
+    async with house.running():
+        await house.clock.pass_(61)
+        house.memory.error = StoreUnavailable("EIO")
+        await house.clock.pass_(120)
+        house.clock.is_synchronised = True
+        await house.clock.pass_(180)
+        house.memory.error = None
+        await house.clock.pass_(300)
+    assert [stamp for stamp, _ in house.memory.readings] == [-10, -5, 0]
+
+
+async def test_means_go_on_after_a_restart_in_the_middle_of_an_interval():
+    sends = (send("mean", quantity="active_power_total", every=10 * MINUTE),)
+    house = House(NOON - SECOND, meter(*sends))
+    async with house.running():
+        await house.clock.pass_until(NOON + 5 * MINUTE + SECOND)
+    again = meter(*sends)
+    await restore([again], house.memory)
+    house.rounds = house.make([again])
+    async with house.running():
+        await house.clock.pass_until(NOON + 11 * MINUTE)
+    assert house.memory.readings == [(0, "100")]
+    assert house.rounds.read == 1

@@ -1,0 +1,192 @@
+"""When things are due, and what a step of the clock does to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta, tzinfo
+
+import pytest
+
+from gateway.clock import DAY, HOUR, MINUTE, Instant, SystemClock
+from gateway.schedule import Boundary, Schedule
+from tests.clocks import FakeClock
+
+NOON = int(datetime(2026, 3, 10, 12, tzinfo=UTC).timestamp() * 1000)
+
+
+def tenths(after: Instant) -> Instant:
+    return (after // 100 + 1) * 100
+
+
+class Stepped(SystemClock):
+    """The machine's clock, set by `by`; APScheduler is shown the same."""
+
+    def __init__(self) -> None:
+        super().__init__(assume_synchronised=True)
+        self.by = 0
+
+    def now(self) -> Instant:
+        return super().now() + self.by
+
+
+@pytest.fixture
+def stepped(monkeypatch: pytest.MonkeyPatch) -> Stepped:
+    clock = Stepped()
+
+    class Shown(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(milliseconds=clock.by)
+
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", Shown)
+    return clock
+
+
+@contextlib.asynccontextmanager
+async def running(schedule: Schedule) -> AsyncIterator[None]:
+    task = asyncio.create_task(schedule.run())
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def some(fired: list[Instant], count: int) -> None:
+    async with asyncio.timeout(20):
+        while len(fired) < count:
+            await asyncio.sleep(0.02)
+
+
+async def test_each_instant_is_said_once_and_not_before_its_time():
+    clock = SystemClock(assume_synchronised=True)
+    fired: list[Instant] = []
+    early: list[Instant] = []
+
+    def due(at: Instant) -> None:
+        fired.append(at)
+        if clock.now() < at:
+            early.append(at)
+
+    schedule = Schedule(clock)
+    schedule.every("tenths", tenths, due)
+    async with running(schedule):
+        await some(fired, 5)
+    assert all(at % 100 == 0 for at in fired)
+    assert len(set(fired)) == len(fired)
+    assert not early
+
+
+async def test_something_may_be_added_while_it_runs():
+    fired: list[Instant] = []
+    schedule = Schedule(SystemClock(assume_synchronised=True))
+    async with running(schedule):
+        schedule.every("later", tenths, fired.append)
+        await some(fired, 1)
+        with pytest.raises(ValueError, match="later"):
+            schedule.every("later", tenths, fired.append)
+
+
+async def test_one_that_fails_is_reported_and_fires_again(
+    expected_events: Callable[..., None],
+):
+    expected_events("task.failed")
+    fired: list[Instant] = []
+
+    def due(at: Instant) -> None:
+        fired.append(at)
+        raise RuntimeError("no")
+
+    schedule = Schedule(SystemClock(assume_synchronised=True))
+    schedule.every("broken", tenths, due)
+    async with running(schedule):
+        await some(fired, 3)
+
+
+@pytest.mark.parametrize("by", [-HOUR, -DAY, HOUR, DAY, 365 * DAY, -365 * DAY])
+async def test_after_a_step_of_the_clock_it_goes_on_at_once(
+    stepped: Stepped, expected_events: Callable[..., None], by: int
+):
+    expected_events("clock.stepped")
+    fired: list[Instant] = []
+    schedule = Schedule(stepped)
+    schedule.every("tenths", tenths, fired.append)
+    async with running(schedule):
+        await some(fired, 2)
+        fired.clear()
+        stepped.by = by
+        began = time.process_time()
+        schedule.look()
+        await some(fired, 3)
+        assert time.process_time() - began < 5  # a year of tenths would take hours
+    _, *following = fired  # what is due is said at once, whatever instant it is
+    assert all(abs(at - stepped.now()) < MINUTE for at in fired)
+    assert all(at % 100 == 0 for at in following)
+
+
+def test_a_step_is_noticed_and_a_slew_is_not(expected_events: Callable[..., None]):
+    expected_events("clock.stepped")
+    clock = FakeClock(NOON)
+    said: list[Instant] = []
+    schedule = Schedule(clock)
+    schedule.every("anything", tenths, said.append)
+    schedule.look()
+    for _ in range(10):
+        clock.step(900)
+        schedule.look()
+    assert said == []
+    clock.step(-1001)
+    schedule.look()
+    assert said == [clock.now()]
+
+
+async def test_the_clock_is_looked_at_every_two_seconds(expected_events: Callable[..., None]):
+    expected_events("clock.stepped")
+    clock = FakeClock(NOON)
+    said: list[Instant] = []
+    schedule = Schedule(clock)
+    schedule.every("never", lambda after: after + 365 * DAY, said.append)
+    async with running(schedule):
+        await clock.pass_(2)
+        clock.step(HOUR)
+        await clock.pass_(2)
+        assert said == [NOON + HOUR + 4000]
+
+
+async def test_a_clock_that_becomes_right_is_told_to_all(
+    expected_events: Callable[..., None], caplog: pytest.LogCaptureFixture
+):
+    expected_events("clock.unsynchronised")
+    clock = FakeClock(NOON, synchronised=False)
+    said: list[Instant] = []
+    schedule = Schedule(clock)
+    schedule.every("never", lambda after: after + 365 * DAY, said.append)
+    with caplog.at_level("INFO", "gateway"):
+        async with running(schedule):
+            await clock.pass_(600)
+            assert said == []
+            clock.is_synchronised = True
+            await clock.pass_(2)
+            assert len(said) == 1
+            clock.is_synchronised = False
+            await clock.pass_(600)
+            clock.is_synchronised = True
+            await clock.pass_(600)
+            assert len(said) == 1
+    events = [r.event for r in caplog.records]  # type: ignore[attr-defined]
+    assert events == ["clock.unsynchronised", "clock.synchronised"]
+
+
+def test_the_trigger_never_looks_back():
+    trigger = Boundary(lambda after: after + 1)
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    long_ago = now - timedelta(days=3650)
+    second = trigger.get_next_fire_time(long_ago, now)
+    assert second == now + timedelta(milliseconds=1)
+    assert trigger.fired == int(long_ago.timestamp() * 1000)
+    assert trigger.get_next_fire_time(None, now) == second
