@@ -86,15 +86,16 @@ class _Plan:
         for gap in self.commit.gaps:
             line = _line(self.index, gap.key)
             stamp = _seconds(gap.stamp)
+            end = stamp if gap.last is None else _seconds(gap.last)
             run = self.runs.get(line.id)
             if run is not None and stamp <= run[2]:
                 continue
             latest = self.heads.get(line.id, (0, 0, line.latest))[2]
             if run is not None and run[3] == gap.reason and latest <= run[2]:
-                run = (run[0], run[1], stamp, run[3], run[4] + 1)
+                run = (run[0], run[1], end, run[3], run[4] + gap.count)
             else:
                 self.gap_top += 1
-                run = (self.gap_top, stamp, stamp, gap.reason, 1)
+                run = (self.gap_top, stamp, end, gap.reason, gap.count)
             self.runs[line.id] = run
             self.gaps[run[0]] = GAPS.sealed(run[0], line.id, *run[1:])
 
