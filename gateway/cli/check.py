@@ -9,8 +9,8 @@ import click
 from gateway.cli.costs import BusCost, Costs, SenderCost, costs_of, problems
 from gateway.cli.output import config_option, mistake_view, print_json, render
 from gateway.config import find_path, load
+from gateway.config.measures import show_size
 from gateway.config.settings import GatewayConfig
-from gateway.config.values import show_size
 from gateway.errors import ConfigurationError, Mistake
 
 

@@ -11,11 +11,13 @@ from attrs import evolve, frozen
 
 from gateway.clock import DAY, MINUTE, SECOND
 from gateway.config import keys
+from gateway.config.addresses import host_port
 from gateway.config.document import Node
 from gateway.config.fields import Fields, table
 from gateway.config.files import Place, existing_file, resolved
+from gateway.config.measures import duration
 from gateway.config.report import Report, Span, did_you_mean, quoted
-from gateway.config.values import Wrong, boolean, choice, duration, host_port, integer, name
+from gateway.config.values import Wrong, boolean, choice, integer, name
 from gateway.metering.profile import DeviceProfile
 from gateway.modbus.settings import BusSettings, SerialLink, TcpLink, Tls
 

@@ -12,16 +12,19 @@ from attrs import frozen
 from gateway.buffer.settings import BufferSettings
 from gateway.clock import DAY
 from gateway.config import keys
+from gateway.config.addresses import zone
 from gateway.config.buses import read_buses, settled
 from gateway.config.document import Node, Table, compose, read_text
+from gateway.config.entries import Reading, read_defaults
 from gateway.config.fields import EMPTY, Fields, table
 from gateway.config.files import Place, existing_folder, resolved
 from gateway.config.library import Library
-from gateway.config.meters import Reading, read_defaults, read_meters
+from gateway.config.measures import duration, size
+from gateway.config.meters import read_meters
 from gateway.config.report import Report, Span
 from gateway.config.senders import read_energinet
 from gateway.config.settings import ClockSettings, GatewayConfig, LogSettings
-from gateway.config.values import boolean, choice, duration, size, zone
+from gateway.config.values import boolean, choice
 from gateway.errors import Mistake
 
 DEFAULT_PATH: Final = Path("/etc/meter-gateway/gateway.yaml")

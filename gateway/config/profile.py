@@ -8,20 +8,20 @@ from typing import Final
 
 from attrs import evolve, field, frozen
 
-from gateway.clock import MINUTE, SECOND
 from gateway.config.document import Node, Table, compose
-from gateway.config.fields import Fields, items, list_of, table
+from gateway.config.fields import Fields, items, table
+from gateway.config.identity import read_identity
 from gateway.config.registers import (
     Common,
     Context,
     quantity,
     read_common,
-    read_identity,
     read_part,
     read_register,
 )
 from gateway.config.report import Report, Span, did_you_mean, quoted
-from gateway.config.values import Wrong, boolean, choice, duration, integer, text
+from gateway.config.traits import read_limits, read_serial, read_sunspec
+from gateway.config.values import Wrong, choice, text
 from gateway.metering.profile import (
     Computed,
     DeviceProfile,
@@ -38,13 +38,7 @@ KEYS: Final = (
     "maker", "model", "kind", "extends", "without", "sources", "serial", "requests", "identity",
     "defaults", "registers", "parts", "computed", "sunspec", "notes",
 )  # fmt: skip
-SERIAL: Final = ("baudrate", "parity", "stopbits", "unit")
-REQUESTS: Final = (
-    "max_registers", "holes", "hole_ranges", "even", "single", "whole_blocks", "pause",
-    "pause_after_open", "answer_time",
-)  # fmt: skip
 COMPUTED: Final = ("quantity", "plus", "minus")
-SUNSPEC: Final = ("models", "header", "bases")
 
 
 @frozen
@@ -134,7 +128,7 @@ def _overlay(fields: Fields, parent: Draft) -> Draft:
     sources = {**base.sources, **_texts(fields, "sources")}
     if not sources and "sources" not in fields:
         fields.missing("sources", 'sources: {manual: "document and revision"}')
-    limits = _limits(fields, base.limits)
+    limits = read_limits(fields, base.limits)
     common = read_common(report, fields.node("defaults"), base.common, sources)
     context = Context(report, common, sources, limits.max_registers)
     identity = dict(base.identity)
@@ -157,14 +151,14 @@ def _overlay(fields: Fields, parent: Draft) -> Draft:
         model=fields.get("model", text, base.model),
         kind=fields.get("kind", choice("electricity", "heat", "water", "gas"), base.kind),
         sources=sources,
-        serial=_serial(fields, base.serial),
+        serial=read_serial(fields, base.serial),
         limits=limits,
         common=common,
         identity=identity,
         registers=registers,
         parts=parts,
         computed=computed,
-        sunspec=_sunspec(fields, base.sunspec),
+        sunspec=read_sunspec(fields, base.sunspec),
         notes=fields.many("notes", text, base.notes),
     )
     for key in ("maker", "model", "kind"):
@@ -269,77 +263,3 @@ def _texts(fields: Fields, key: str) -> dict[str, str]:
     names = [name.text for name, _ in body.entries]
     inner = Fields(fields.report, body, key, names, at=fields.at_key(key))
     return {name: inner.get(name, text, "") for name in names}
-
-
-def _serial(fields: Fields, base: SerialDefaults) -> SerialDefaults:
-    inner = _section(fields, "serial", SERIAL)
-    if inner is None:
-        return base
-    return SerialDefaults(
-        baudrate=inner.get("baudrate", integer(110, 4_000_000), base.baudrate),
-        parity=inner.get("parity", choice("none", "even", "odd"), base.parity),
-        stopbits=inner.get("stopbits", integer(1, 2), base.stopbits),
-        unit=inner.get("unit", integer(0, 255), base.unit),
-    )
-
-
-def _limits(fields: Fields, base: Limits) -> Limits:
-    inner = _section(fields, "requests", REQUESTS)
-    if inner is None:
-        return base
-    address = integer(0, 65_535)
-    return Limits(
-        max_registers=inner.get("max_registers", integer(1, 125), base.max_registers),
-        holes=inner.get("holes", boolean, base.holes),
-        hole_ranges=inner.many("hole_ranges", _range(address), base.hole_ranges),
-        even=inner.get("even", boolean, base.even),
-        single=inner.get("single", boolean, base.single),
-        whole_blocks=inner.many("whole_blocks", _block(address), base.whole_blocks),
-        pause=inner.get("pause", duration(0, 10 * SECOND), base.pause),
-        pause_after_open=inner.get("pause_after_open", duration(0, MINUTE), base.pause_after_open),
-        answer_time=inner.get("answer_time", duration(0, MINUTE), base.answer_time),
-    )
-
-
-def _range(address: Callable[[Node], int]) -> Callable[[Node], tuple[int, int]]:
-    def read(node: Node) -> tuple[int, int]:
-        found = list_of(address, most=2)(node)
-        if len(found) != 2 or found[0] > found[1]:
-            raise Wrong("a range is [first, last]")
-        return found[0], found[1]
-
-    return read
-
-
-def _block(address: Callable[[Node], int]) -> Callable[[Node], tuple[int, int, int]]:
-    def read(node: Node) -> tuple[int, int, int]:
-        found = list_of(address, most=3)(node)
-        if len(found) != 3 or not 1 <= found[0] <= 4 or not 1 <= found[2] <= 125:
-            raise Wrong("a block is [function, first, count]")
-        return found[0], found[1], found[2]
-
-    return read
-
-
-def _sunspec(fields: Fields, base: SunSpec | None) -> SunSpec | None:
-    inner = _section(fields, "sunspec", SUNSPEC)
-    if inner is None:
-        return base
-    base = base or SunSpec(())
-    number = integer(0, 65_535)
-    found = SunSpec(
-        models=inner.many("models", number, base.models),
-        header=inner.get("header", integer(0, 65_535), base.header),
-        bases=inner.many("bases", number, base.bases),
-    )
-    if not found.models:
-        inner.missing("models", "models: [203], the ids of the SunSpec meter models")
-    return found
-
-
-def _section(fields: Fields, key: str, known: tuple[str, ...]) -> Fields | None:
-    node = fields.node(key)
-    body = table(fields.report, node, key) if node is not None else None
-    if body is None:
-        return None
-    return Fields(fields.report, body, key, known, at=fields.at_key(key))

@@ -23,7 +23,6 @@ REGISTER: Final = (
     "modulus", "sources", "note",
 )  # fmt: skip
 PART: Final = ("name", *REGISTER[1:])
-IDENTITY: Final = ("what", *ENCODING, "expected", "sources", "note")
 SCALE_REGISTER: Final = ENCODING
 UNIT_REGISTER: Final = (*ENCODING, "factors")
 
@@ -130,14 +129,14 @@ def _value(
         unit_register=unit_register,
         unit_factors=factors,
         modulus=modulus or None,
-        sources=_own_sources(fields, context),
+        sources=own_sources(fields, context),
         note=fields.get("note", text, ""),
     )
     if encoding.type == "string" and fields.sound("type"):
         fields.error("type", "type: a string is no number: it can only stand under `identity`")
     if fields.sound("scale") and register.scale == 0:
         fields.error("scale", "scale: 0 would make every value 0")
-    _check_size(fields, context, register)
+    check_size(fields, context, register)
     return register if fields.sound(*keys) else None
 
 
@@ -166,7 +165,7 @@ def read_encoding(fields: Fields, common: Common) -> tuple[Encoding, int, int]:
     return encoding, function or 3, address
 
 
-def _check_size(fields: Fields, context: Context, register: Register) -> None:
+def check_size(fields: Fields, context: Context, register: Register) -> None:
     if not fields.sound("address", "type", "words"):
         return
     if register.end > 65_536:
@@ -269,7 +268,7 @@ def _beside(
     return Register(f"{title}.{key}", function, address, encoding), inner
 
 
-def _own_sources(fields: Fields, context: Context) -> tuple[str, ...]:
+def own_sources(fields: Fields, context: Context) -> tuple[str, ...]:
     found = _sources(fields, context.sources, context.common.sources)
     if not found and fields.sound("sources"):
         fields.missing("sources", "sources: [NAME], one of those under `sources` of the file")
@@ -287,40 +286,3 @@ def _sources(
         return found
 
     return fields.many("sources", one, inherited, most=20)
-
-
-def read_identity(context: Context, node: Node) -> tuple[Register, tuple[str, ...]] | None:
-    """One entry under `identity`: its register and the values it is expected to have."""
-    body = table(context.report, node, "identity")
-    if body is None:
-        return None
-    fields = Fields(context.report, body, "identity", IDENTITY)
-    what = fields.require("what", word, "", example="what: serial_number")
-    encoding, function, address = read_encoding(fields, context.common)
-    register = Register(
-        what,
-        function,
-        address,
-        encoding,
-        sources=_own_sources(fields, context),
-        note=fields.get("note", text, ""),
-    )
-    _check_size(fields, context, register)
-    expected = _expected(fields, encoding)
-    return (register, expected) if fields.sound(*IDENTITY) else None
-
-
-def _expected(fields: Fields, encoding: Encoding) -> tuple[str, ...]:
-    def one(node: Node) -> str:
-        found = text(node).strip()
-        if encoding.type == "string":
-            return found
-        return str(integer(0, 0xFFFFFFFF)(node))
-
-    node = fields.node("expected")
-    if node is None:
-        return ()
-    if isinstance(node, Items):
-        return fields.many("expected", one)
-    single = fields.get("expected", one, "")
-    return (single,) if single else ()

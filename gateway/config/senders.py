@@ -7,21 +7,14 @@ from urllib.parse import urlsplit
 
 from gateway.clock import DAY, HOUR, MINUTE, SECOND
 from gateway.config import keys
+from gateway.config.addresses import is_host, is_loopback
 from gateway.config.document import Node, Scalar
 from gateway.config.fields import Fields, items, table
 from gateway.config.files import Place, existing_file
+from gateway.config.measures import duration, size
 from gateway.config.report import Report, Span
 from gateway.config.tokens import Kept, read_secret, same_place, unset
-from gateway.config.values import (
-    Wrong,
-    choice,
-    duration,
-    is_host,
-    is_loopback,
-    name,
-    scalar,
-    size,
-)
+from gateway.config.values import Wrong, choice, name, scalar
 from gateway.energinet.settings import EnerginetSettings, Proxy, SenderSettings
 
 DEFAULT_URL: Final = "https://www.energinet.net/apiImport/data"

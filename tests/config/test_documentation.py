@@ -11,7 +11,7 @@ from jsonschema import Draft7Validator
 from ruamel.yaml import YAML
 
 from gateway.cli.main import COMMANDS
-from gateway.config import Library, keys, load, profile, registers
+from gateway.config import Library, identity, keys, load, profile, registers, traits
 from gateway.metering.register import TYPES
 
 ROOT = Path(__file__).parents[2]
@@ -63,8 +63,8 @@ def test_the_page_of_the_configuration_names_every_key() -> None:
 
 def test_the_page_of_profiles_names_every_key_and_type() -> None:
     page = (ROOT / "docs/reference/profiles.md").read_text("utf-8")
-    known = {*profile.KEYS, *profile.REQUESTS, *profile.SERIAL, *profile.SUNSPEC, *profile.COMPUTED}
-    known |= {*registers.REGISTER, *registers.IDENTITY, *registers.UNIT_REGISTER, *TYPES}
+    known = {*profile.KEYS, *traits.REQUESTS, *traits.SERIAL, *traits.SUNSPEC, *profile.COMPUTED}
+    known |= {*registers.REGISTER, *identity.IDENTITY, *registers.UNIT_REGISTER, *TYPES}
     assert [key for key in sorted(known) if not re.search(rf"\b{key}\b", page)] == []
 
 

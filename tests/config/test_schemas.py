@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft7Validator
 from ruamel.yaml import YAML
 
-from gateway.config import Library, Loaded, keys, profile, registers
+from gateway.config import Library, Loaded, identity, keys, profile, registers, traits
 from gateway.errors import ConfigurationError, Mistake
 from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import AS
@@ -65,11 +65,11 @@ def test_the_schema_of_the_configuration_has_every_key_that_is_read_and_no_other
 def test_the_schema_of_profiles_has_every_key_that_is_read_and_no_other() -> None:
     found = schema("profile")["properties"]
     assert set(found) == set(profile.KEYS)
-    assert set(found["serial"]["properties"]) == set(profile.SERIAL)
-    assert set(found["requests"]["properties"]) == set(profile.REQUESTS)
-    assert set(found["sunspec"]["properties"]) == set(profile.SUNSPEC)
+    assert set(found["serial"]["properties"]) == set(traits.SERIAL)
+    assert set(found["requests"]["properties"]) == set(traits.REQUESTS)
+    assert set(found["sunspec"]["properties"]) == set(traits.SUNSPEC)
     assert set(found["defaults"]["properties"]) == set(registers.DEFAULTS)
-    assert set(found["identity"]["items"]["properties"]) == set(registers.IDENTITY)
+    assert set(found["identity"]["items"]["properties"]) == set(identity.IDENTITY)
     assert set(found["parts"]["items"]["properties"]) == set(registers.PART)
     assert set(found["computed"]["items"]["properties"]) == set(profile.COMPUTED)
     register = found["registers"]["items"]["properties"]

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.clock import DAY, HOUR, MINUTE, SECOND
+from gateway.config.addresses import host_port, is_loopback, zone
 from gateway.config.document import Scalar
+from gateway.config.measures import duration, power, show_duration, show_size, size
 from gateway.config.report import Span
 from gateway.config.values import (
     Reader,
@@ -16,17 +18,9 @@ from gateway.config.values import (
     choice,
     decimal,
     decimal_text,
-    duration,
-    host_port,
     integer,
-    is_loopback,
     meter_id,
     name,
-    power,
-    show_duration,
-    show_size,
-    size,
-    zone,
 )
 
 
