@@ -28,6 +28,7 @@ class Offering:
         *,
         only: frozenset[SeriesKey] | None = None,
         probes: frozenset[SeriesKey] = frozenset(),
+        offered: set[tuple[int, int]] | None = None,
     ) -> None:
         self.taken: dict[int, tuple[Line, int]] = {}
         self._connection = connection
@@ -41,8 +42,9 @@ class Offering:
             and (not line.parked or line.series.key in probes)
         }
         """Series that may give values; the parked among them one each."""
-        self._offered: set[int] = set()
-        self._probed: set[int] = set()
+        self._offered: set[tuple[int, int]] = set() if offered is None else offered
+        """Series and number of all that was offered: nothing is offered twice."""
+        self._probed = {id for id, _ in self._offered if self._mine[id].parked}
 
     def run(self, offer: Callable[[Waiting], Offer]) -> None:
         """Offer until the sender is full or nothing is left."""
@@ -102,7 +104,7 @@ class Offering:
                 barren = False
             if (
                 line.id in self._lines
-                and record.id not in self._offered
+                and (line.id, record.n) not in self._offered
                 and (line.id, record.n) not in self._index.flying
             ):
                 chosen.append((record.stamp, record.id, record))
@@ -111,11 +113,13 @@ class Offering:
         return chosen
 
     def _waits(self, line: Line, n: int) -> bool:
-        return not line.spans.state_of(n) and (line.id, n) not in self._index.flying
+        reading = (line.id, n)
+        free = reading not in self._index.flying and reading not in self._offered
+        return free and not line.spans.state_of(n)
 
     def _offer(self, offer: Callable[[Waiting], Offer], record: Record) -> bool:
         line = self._lines[record.series]
-        self._offered.add(record.id)
+        self._offered.add((line.id, record.n))
         if line.parked:
             self._probed.add(line.id)
         answer = offer(Waiting(record.id, line.series.key, record.stamp * 1000, record.value))

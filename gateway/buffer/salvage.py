@@ -89,11 +89,9 @@ def prepare(path: Path, now: Instant) -> Found:
             load(connection)
         finally:
             connection.close()
-    except sqlite3.Error as error:
-        if not isinstance(schema.translated(error, path), StoreDamaged):
+    except (StoreDamaged, sqlite3.Error) as error:
+        if not schema.is_damage(error, path):
             raise
-    except StoreDamaged:
-        pass
     else:
         return Found()
     return rebuild(path, now)

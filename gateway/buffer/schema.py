@@ -199,6 +199,13 @@ def translated(error: sqlite3.Error, path: Path) -> StoreError:
     return meaning(f"{path}: {error}", hint=_HINTS.get(meaning, ""))
 
 
+def is_damage(error: Exception, path: Path) -> bool:
+    """Does it mean that the file is not sound?"""
+    if isinstance(error, sqlite3.Error):
+        error = translated(error, path)
+    return isinstance(error, StoreDamaged)
+
+
 @contextlib.contextmanager
 def border(path: Path) -> Iterator[None]:
     """Errors of SQLite and of the system leave as errors of our tree."""

@@ -161,7 +161,7 @@ class Store(Reads):
         `offer` is called in the buffer's thread. What it takes is in flight until `settle` or
         `release_flight`. `only`: no other series. `probes`: parked series that give one value.
         """
-        await self._run(self._collect, sender, offer, only, probes)
+        await self._run(self._collect, sender, offer, only, probes, set())
 
     async def settle(self, sender: str, settlements: Sequence[Settlement], slot: bytes) -> None:
         """Write what became of a request, and the sender's slot, in one transaction.
@@ -194,14 +194,9 @@ class Store(Reads):
                 if self._connection is not None and not self._in_place():
                     raise StoreDamaged(f"{self._path} was deleted or replaced")
                 return work(*arguments)
-            except sqlite3.Error as error:
-                damage = schema.translated(error, self._path)
-                if not isinstance(damage, StoreDamaged) or self._connection is None:
-                    raise damage from error
-            except StoreDamaged as error:
-                if self._connection is None:
+            except (StoreDamaged, sqlite3.Error) as error:
+                if self._connection is None or not schema.is_damage(error, self._path):
                     raise
-                damage = error
             self._mend()
             return work(*arguments)
 
@@ -304,9 +299,20 @@ class Store(Reads):
         offer: Callable[[Waiting], Offer],
         only: frozenset[SeriesKey] | None,
         probes: frozenset[SeriesKey],
+        offered: set[tuple[int, int]],
     ) -> None:
-        offering = Offering(self._db, self._index, sender, only=only, probes=probes)
-        offering.run(offer)
+        index = self._index
+        offering = Offering(self._db, index, sender, only=only, probes=probes, offered=offered)
+        try:
+            offering.run(offer)
+        except (StoreDamaged, sqlite3.Error) as error:
+            # After a salvage it goes on from here: the sender has what it took.
+            if schema.is_damage(error, self._path):
+                self._take_off(sender, offering)
+            raise
+        self._take_off(sender, offering)
+
+    def _take_off(self, sender: str, offering: Offering) -> None:
         for id, (line, n) in offering.taken.items():
             self._index.take_off(id, sender, line, n, id)
 
