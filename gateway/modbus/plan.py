@@ -2,15 +2,15 @@
 
 Reads hold whole registers only, stay within what the model takes (`Limits`), and never span an
 address that the profile does not name, unless its source says that holes can be read. Among all
-such sets of reads over neighbouring registers the one with the least total time is found by
-dynamic programming over the sorted registers of each function.
+such sets of reads the one with the least total time is found by dynamic programming over the
+sorted registers of each function.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeAlias
 
 from attrs import frozen
 
@@ -23,6 +23,11 @@ MAX_REGISTERS: Final = 125
 """Modbus application protocol v1.1b3, §6.3 and §6.4."""
 MAX_BITS: Final = 2000
 """Modbus application protocol v1.1b3, §6.1 and §6.2."""
+
+Address: TypeAlias = tuple[int, int]
+"""Function and address."""
+Span: TypeAlias = tuple[int, int]
+"""First address of a register, and the first one after it."""
 
 
 @frozen
@@ -39,9 +44,22 @@ class Read:
         return self.address + self.count
 
     @property
+    def data_bytes(self) -> int:
+        """Bytes of data in its answer."""
+        return (self.count + 7) // 8 if self.function in (1, 2) else 2 * self.count
+
+    @property
     def shape(self) -> tuple[int, int]:
-        """What an answer over a serial line shows of its request: function and count."""
-        return self.function, self.count
+        """All that an answer over a serial line shows of its request: function and length."""
+        return self.function, self.data_bytes
+
+    def holds(self, register: Register) -> bool:
+        """Is all of the register in it?"""
+        return (
+            register.function == self.function
+            and self.address <= register.address
+            and register.end <= self.end
+        )
 
     def __str__(self) -> str:
         return f"f{self.function}@{self.address}+{self.count}"
@@ -60,7 +78,7 @@ class Timing:
     def of(cls, link: Link, turnaround: float, pause: Millis = 0) -> Timing:
         """The arithmetic of a line, from its baud rate; over TCP, of the round trip.
 
-        `turnaround` is the time from the end of the request to the start of the answer.
+        `turnaround`: seconds from the silence that ends the request to the start of the answer.
         """
         if not isinstance(link, SerialLink):
             return cls(turnaround + pause / 1000, 1e-6)
@@ -102,120 +120,112 @@ def plan(
     timing: Timing,
     *,
     known: Iterable[Register] = (),
-    refused: Collection[tuple[int, int]] = (),
+    refused: Collection[Address] = (),
+    cuts: Collection[Address] = (),
     longest: int | None = None,
 ) -> tuple[Read, ...]:
     """The reads for these registers, in the order of function and address.
 
-    `known`: all registers of the profile: a read may pass over those. `refused`: (function,
-    address) of registers that the meter was seen to refuse: no read passes over them. `longest`:
-    the most registers a read may have, where less than the profile's was learnt.
+    `known`: all registers of the profile; a read may pass over those. `refused`: registers that
+    the meter was seen to refuse; no read passes over one. `cuts`: where a read was seen to fail
+    that both its parts did not; none reaches from below to there. `longest`: the most registers
+    of a read, where less than the model's own limit was learnt.
     """
-    reads: list[Read] = []
-    named = list(known)
-    by_function: dict[int, list[Register]] = {}
-    for register in dict.fromkeys(registers):
-        by_function.setdefault(register.function, []).append(register)
-    for function, wanted in sorted(by_function.items()):
-        rules = _Rules(function, limits, named, refused, longest)
-        whole = {block for r in wanted if (block := rules.whole_block(r)) is not None}
-        reads += [Read(function, first, count) for first, count in whole]
-        rest = [r for r in wanted if rules.whole_block(r) is None]
-        reads += _least(rest, rules, timing)
-    return tuple(sorted(reads, key=lambda read: (read.function, read.address)))
+    reads: set[Read] = set()
+    wanted = list(dict.fromkeys(registers))
+    for function in sorted({register.function for register in wanted}):
+        rules = _Rules(function, limits, [*known, *wanted], refused, cuts, longest)
+        spans = set()
+        for register in wanted:
+            if register.function != function:
+                continue
+            if (block := rules.whole_block(register)) is not None:
+                reads.add(block)
+            else:
+                spans.add((register.address, register.end))
+        reads.update(_least(sorted(spans), rules, timing))
+    return tuple(sorted(reads, key=lambda read: (read.function, read.address, read.count)))
 
 
-def _least(registers: list[Register], rules: _Rules, timing: Timing) -> list[Read]:
-    spans = sorted({(r.address, r.end) for r in registers})
-    best: list[tuple[float, int, Read | None]] = [(0.0, 0, None)]
-    for end in range(1, len(spans) + 1):
-        choices: list[tuple[float, int, Read | None]] = []
-        for start in range(end - 1, -1, -1):
-            read = rules.read(spans[start:end])
-            if read is None:
-                if start == end - 1:  # wider than any limit: the meter may still take it alone
-                    read = rules.alone(spans[start])
-                else:
-                    if rules.over_limit(spans[start:end]):
-                        break  # starting even earlier only makes it longer
-                    continue
-            choices.append((best[start][0] + timing.of_read(read), start, read))
-        # Of equally quick ways the one with fewer reads, so that plans do not flicker.
-        best.append(min(choices, key=lambda choice: (choice[0], -(end - choice[1]))))
-    reads: list[Read] = []
+def _least(spans: Sequence[Span], rules: _Rules, timing: Timing) -> list[Read]:
+    joined = [rules.may_join(*pair) for pair in pairwise(spans)]
+    # For the first n spans: least seconds, with how many reads, and the last of those reads with
+    # how many spans it leaves. Of equally quick ways the one with fewer reads.
+    best: list[tuple[float, int, int, Read | None]] = [(0.0, 0, 0, None)]
+    for n in range(1, len(spans) + 1):
+        choices: list[tuple[float, int, int, Read | None]] = []
+        end = 0
+        for first in range(n - 1, -1, -1):
+            if first < n - 1 and not joined[first]:
+                break
+            end = max(end, spans[first][1])
+            read = rules.read(spans[first][0], end)
+            # A register wider than any limit is asked for alone: the meter may still take it.
+            if first < n - 1 and read.count > rules.most:
+                break
+            seconds, reads, _, _ = best[first]
+            choices.append((seconds + timing.of_read(read), reads + 1, first, read))
+        best.append(min(choices, key=lambda choice: choice[:2]))
+    found: list[Read] = []
     at = len(spans)
     while at:
-        _, before, found = best[at]
-        assert found is not None
-        reads.append(found)
-        at = before
-    return reads
+        _, _, at, read_or_none = best[at]
+        assert read_or_none is not None
+        found.append(read_or_none)
+    return found
 
 
 class _Rules:
-    """What one function's reads of one model may be."""
+    """What the reads of one function may be."""
 
     def __init__(
         self,
         function: int,
         limits: Limits,
-        known: Sequence[Register],
-        refused: Collection[tuple[int, int]],
+        known: Iterable[Register],
+        refused: Collection[Address],
+        cuts: Collection[Address],
         longest: int | None,
     ) -> None:
-        self.function = function
-        self.limits = limits
-        self.refused = {address for f, address in refused if f == function}
+        self._function = function
+        self._limits = limits
+        self._refused = {address for f, address in refused if f == function}
+        self._cuts = {address for f, address in cuts if f == function}
         most = MAX_BITS if function in (1, 2) else min(limits.max_registers, MAX_REGISTERS)
         self.most = min(most, longest) if longest else most
-        self.named: set[int] = set()
+        self._named: set[int] = set()
         for register in known:
-            if register.function == function and register.address not in self.refused:
-                self.named.update(range(register.address, register.end))
+            if register.function == function and register.address not in self._refused:
+                self._named.update(range(register.address, register.end))
 
-    def whole_block(self, register: Register) -> tuple[int, int] | None:
+    def whole_block(self, register: Register) -> Read | None:
         """The block that can only be read in one piece and holds the register."""
-        for function, first, count in self.limits.whole_blocks:
-            inside = first <= register.address and register.end <= first + count
-            if function == self.function and inside:
-                return first, count
+        for function, first, count in self._limits.whole_blocks:
+            block = Read(function, first, count)
+            if block.holds(register):
+                return block
         return None
 
-    def alone(self, span: tuple[int, int]) -> Read:
-        """One register by itself, whatever the limits say."""
-        start, end = self._even(*span)
-        return Read(self.function, start, end - start)
+    def read(self, start: int, end: int) -> Read:
+        """The read that holds these addresses."""
+        if self._limits.even:
+            start -= start % 2
+            end += (end - start) % 2
+        return Read(self._function, start, end - start)
 
-    def read(self, spans: Sequence[tuple[int, int]]) -> Read | None:
-        """The read that holds these registers; None where it is not allowed."""
-        if len(spans) > 1 and self.limits.single:
-            return None
-        start, end = self._even(spans[0][0], max(end for _, end in spans))
-        if end - start > self.most:
-            return None
-        reached = spans[0][1]
-        for _, (next_start, next_end) in pairwise(spans):
-            if next_start > reached and not self._may_pass(reached, next_start):
-                return None
-            reached = max(reached, next_end)
-        return Read(self.function, start, end - start)
-
-    def over_limit(self, spans: Sequence[tuple[int, int]]) -> bool:
-        """Is it too long, rather than broken by a hole?"""
-        start, end = self._even(spans[0][0], max(end for _, end in spans))
-        return end - start > self.most or self.limits.single
-
-    def _even(self, start: int, end: int) -> tuple[int, int]:
-        if not self.limits.even:
-            return start, end
-        start -= start % 2
-        return start, end + (end - start) % 2
-
-    def _may_pass(self, first: int, end: int) -> bool:
-        if any(first <= address < end for address in self.refused):
+    def may_join(self, one: Span, other: Span) -> bool:
+        """May neighbours in the order of addresses share a read, as far as it is not too long?"""
+        if self._limits.single or other[0] - one[1] > self.most:
             return False
-        if self.limits.holes:
-            return True
-        if any(low <= first and end - 1 <= high for low, high in self.limits.hole_ranges):
-            return True
-        return all(address in self.named for address in range(first, end))
+        if any(one[0] < cut <= other[0] for cut in self._cuts):
+            return False
+        return all(self._may_pass(address) for address in range(one[1], other[0]))
+
+    def _may_pass(self, address: int) -> bool:
+        if address in self._refused:
+            return False
+        return (
+            self._limits.holes
+            or address in self._named
+            or any(low <= address <= high for low, high in self._limits.hole_ranges)
+        )
