@@ -105,15 +105,11 @@ def ours(first: int, count: int, folder: Path) -> Iterator[int]:
         "clock: {assume_synchronised: true}",
         "buses:",
     ]
-    lines += [
-        f"  bus{i}: {{tcp: '127.0.0.1:{first + i}', poll: {PERIOD} s}}" for i in range(count)
-    ]
+    lines += [f"  bus{i}: {{tcp: '127.0.0.1:{first + i}', poll: {PERIOD} s}}" for i in range(count)]
     lines.append("meters:")
     for i in range(count):
         lines.append(f"  - {{name: m{i}, bus: bus{i}, unit: 1, profile: bench-ten, send: [")
-        lines += [
-            f'      {{meterID: "{i}-{j}", quantity: {q}}},' for j, q in enumerate(QUANTITIES)
-        ]
+        lines += [f'      {{meterID: "{i}-{j}", quantity: {q}}},' for j, q in enumerate(QUANTITIES)]
         lines.append("    ]}")
     (folder / "gateway.yaml").write_text("\n".join(lines))
     command = [sys.executable, "-m", "gateway.cli.main", "run", "--config", "gateway.yaml"]

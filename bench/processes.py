@@ -58,7 +58,7 @@ def _children(pid: int) -> list[int]:
 def running(command: Sequence[str], *, log: Path, **more: object) -> Iterator[subprocess.Popen]:
     """A process for as long as the block lasts; ended in order, by its pid."""
     with log.open("wb") as out:
-        process = subprocess.Popen(  # noqa: S603 - commands of the bench itself
+        process = subprocess.Popen(
             list(command), stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **more
         )
         try:
@@ -88,8 +88,8 @@ def own_environment(folder: Path, *packages: str) -> Path:
     """The python of a virtual environment with these packages, made once; peers live there."""
     python = folder / "bin" / "python"
     if not python.exists():
-        print(f"making {folder} for {', '.join(packages)}", file=sys.stderr)  # noqa: T201
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)  # noqa: S603
+        print(f"making {folder} for {', '.join(packages)}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         install = [str(python), "-m", "pip", "install", "--quiet", *packages]
-        subprocess.run(install, check=True)  # noqa: S603
+        subprocess.run(install, check=True)
     return python

@@ -1,6 +1,6 @@
 """CPU until the first poll over a bare asyncio process, and over the usual stack imported whole.
 
-    python -m bench.start_up [--rounds 9] [--json]
+python -m bench.start_up [--rounds 9] [--json]
 """
 
 from __future__ import annotations

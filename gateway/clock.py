@@ -85,7 +85,7 @@ class SystemClock:
             await asyncio.sleep(rest - _NAP)
             rest = monotonic - time.monotonic()
         if rest > 0:
-            time.sleep(rest)
+            time.sleep(rest)  # noqa: ASYNC251 - about a millisecond, on purpose
 
     def synchronised(self) -> bool:
         return self._assume or self._kernel_says() or self._timesyncd_says()
@@ -122,7 +122,7 @@ def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        # Without it two boots look alike; btime (the boot's wall time) tells them apart well enough.
+        # Without it two boots look alike; when init began tells them apart well enough.
         return (
             f"unknown-{os.stat('/proc/1').st_ctime_ns}" if Path("/proc/1").exists() else "unknown"
         )

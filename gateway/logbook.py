@@ -100,9 +100,7 @@ _event(
     "Report it with the lines around it.",
     hint="report this with the lines around it",
 )
-_event(
-    "bus.up", "info", "bus link for", "The line or endpoint is open.", "Nothing to do."
-)
+_event("bus.up", "info", "bus link for", "The line or endpoint is open.", "Nothing to do.")
 _event(
     "bus.down",
     "warning",
@@ -217,9 +215,7 @@ _event(
     "The clock was set by this much; everything is planned anew.",
     "Nothing to do if it happens once after a start.",
 )
-_event(
-    "buffer.opened", "info", "path bytes pending", "The buffer is open.", "Nothing to do."
-)
+_event("buffer.opened", "info", "path bytes pending", "The buffer is open.", "Nothing to do.")
 _event(
     "buffer.full",
     "error",
@@ -237,7 +233,10 @@ _event(
     hint="check the card with dmesg",
 )
 _event(
-    "buffer.recovered", "info", "path for written", "The buffer can be written again.",
+    "buffer.recovered",
+    "info",
+    "path for written",
+    "The buffer can be written again.",
     "Nothing to do.",
 )
 _event(
@@ -286,7 +285,10 @@ _event(
     hint="check network, DNS, proxy and clock",
 )
 _event(
-    "upload.recovered", "info", "sender for requests", "Requests succeed again.",
+    "upload.recovered",
+    "info",
+    "sender for requests",
+    "Requests succeed again.",
     "Nothing to do.",
 )
 _event(
@@ -329,8 +331,11 @@ _event(
     hint="check the import identifier in Energinet",
 )
 _event(
-    "upload.unparked", "info", "sender meterID values",
-    "Energinet takes this meterID again; its values are on their way.", "Nothing to do.",
+    "upload.unparked",
+    "info",
+    "sender meterID values",
+    "Energinet takes this meterID again; its values are on their way.",
+    "Nothing to do.",
 )
 _event(
     "upload.smaller",
@@ -340,11 +345,17 @@ _event(
     "Nothing to do.",
 )
 _event(
-    "modbus.request", "debug", "bus unit block duration outcome", "One request and what came.",
+    "modbus.request",
+    "debug",
+    "bus unit block duration outcome",
+    "One request and what came.",
     "Nothing to do.",
 )
 _event(
-    "upload.request", "debug", "sender bytes values status", "One request to Energinet.",
+    "upload.request",
+    "debug",
+    "sender bytes values status",
+    "One request to Energinet.",
     "Nothing to do.",
 )
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
-from gateway.clock import Instant
+from gateway import __version__
+from gateway.buffer.store import Store
+from gateway.clock import Clock, Instant
+from gateway.energinet.uploader import SenderStatus, SendReport
 from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import Counts, Sample
-from gateway.metering.register import NOT_AVAILABLE, Value
 from gateway.metering.settings import MeterSettings
+from gateway.metering.source import Source
+from gateway.modbus.health import UnitReport
+from gateway.modbus.poller import LinkReport
+from gateway.plant import Plant
 
 
 def iso(at: Instant | None) -> str | None:
@@ -19,11 +23,6 @@ def iso(at: Instant | None) -> str | None:
     if at is None:
         return None
     return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def text_of(value: Value) -> str | None:
-    """The decimal as people write it; None where the meter has no value."""
-    return None if value is NOT_AVAILABLE or not isinstance(value, Decimal) else f"{value:f}"
 
 
 def counts_view(counts: Counts) -> dict[str, Any]:
@@ -40,19 +39,22 @@ def counts_view(counts: Counts) -> dict[str, Any]:
     }
 
 
-def meter_view(
-    settings: MeterSettings, sample: Sample, values: Mapping[str, Value]
-) -> dict[str, Any]:
-    """Everything one sample of a meter shows. `values`: quantity to value, without multiplier."""
+def meter_view(settings: MeterSettings, sample: Sample) -> dict[str, Any]:
+    """Everything one sample of a meter shows, as its display would: without the multiplier."""
     registers = {register.name: register for register in settings.profile.registers}
-    shown = []
-    for quantity, value in values.items():
+    shown, faults = [], dict(sample.faults)
+    for quantity in settings.profile.quantities():
+        found = Source(settings, quantity).read(sample)
+        if found is None or (found.value is None and found.reason != "not_available"):
+            faults.setdefault(quantity, found.reason if found else "not read")
+            continue
+        faults.pop(quantity, None)
         register = registers.get(quantity)
         words = sample.raw.lookup(register) if register is not None else None
         shown.append(
             {
                 "quantity": quantity,
-                "value": text_of(value),
+                "value": None if found.value is None else f"{found.value:f}",
                 "unit": QUANTITIES[quantity].unit,
                 "words": " ".join(f"{word:04x}" for word in words or ()),
             }
@@ -62,11 +64,130 @@ def meter_view(
         "bus": settings.bus,
         "unit": settings.unit,
         "profile": settings.profile.name,
+        "multiplier": f"{settings.multiplier:f}",
         "at": iso(sample.at),
         "values": shown,
-        "faults": dict(sample.faults),
+        "faults": faults,
         "raw": [
             {"function": block.function, "address": block.address, "words": list(block.words)}
             for block in sample.raw.blocks
         ],
     }
+
+
+def report_view(report: SendReport) -> dict[str, Any]:
+    """A request as `send` shows it."""
+    answer = report.answer
+    return {
+        "sender": report.sender,
+        "values": report.values,
+        "meters": report.meters,
+        "bytes": len(report.data),
+        "waiting": report.waiting,
+        "next_request": iso(report.next_request),
+        "body": report.data.decode(),
+        "status": answer.status if answer else None,
+        "answer": answer.row.value if answer else None,
+        "reason": report.reason,
+        "verdicts": {
+            name: {"verdict": verdict.kind, "status": verdict.status}
+            for name, verdict in (answer.verdicts if answer else {}).items()
+        },
+    }
+
+
+def online(plant: Plant) -> dict[str, bool]:
+    """Which meters answer."""
+    return {
+        report.meter: report.state == "online"
+        for poller in plant.pollers.values()
+        for report in poller.units()
+    }
+
+
+class Status:
+    """The whole of `status --json`, from a running service."""
+
+    def __init__(self, plant: Plant, store: Store, clock: Clock) -> None:
+        self._plant = plant
+        self._store = store
+        self._clock = clock
+
+    async def view(self, *, since: Instant, config: str, refused: bool) -> dict[str, Any]:
+        """Its fields are kept: scripts read them."""
+        counts = await self._store.counts()
+        pending = await self._store.pending_by_sender()
+        parked = await self._store.parked()
+        return {
+            "service": {
+                "running": True,
+                "version": __version__,
+                "since": iso(since),
+                "now": iso(self._clock.now()),
+                "config": config,
+                "config_in_force": "old: the file has mistakes" if refused else "current",
+                "clock_synchronised": self._clock.synchronised(),
+            },
+            "buffer": {**counts_view(counts), "bytes": self._store.size},
+            "buses": [self._bus(poller.link()) for poller in self._plant.pollers.values()],
+            "meters": [
+                self._meter(report)
+                for poller in self._plant.pollers.values()
+                for report in poller.units()
+            ],
+            "senders": [
+                self._sender(uploader.status(), pending.get(name, (0, None)))
+                for name, uploader in self._plant.uploaders.items()
+            ],
+            "parked": [
+                {"meterID": line.key.meter_id, "reason": line.reason, "count": line.count}
+                for line in parked
+            ],
+        }
+
+    def _bus(self, report: LinkReport) -> dict[str, Any]:
+        return {
+            "name": report.bus,
+            "state": "up" if report.up else "down",
+            "since": iso(self._plant.wall(report.since)),
+            "error": report.error,
+            "load": round(report.busy, 4),
+        }
+
+    def _meter(self, report: UnitReport) -> dict[str, Any]:
+        meter = self._plant.meters[report.meter]
+        return {
+            "name": report.meter,
+            "bus": meter.settings.bus,
+            "unit": report.unit,
+            "profile": meter.settings.profile.name,
+            "state": report.state,
+            "since": iso(self._plant.wall(report.since)),
+            "reason": report.reason if report.state != "online" else "",
+            "requests": report.requests,
+            "errors": dict(report.errors),
+            "turnaround_ms": round(report.turnaround * 1000, 1) if report.turnaround else None,
+            "timeout_ms": round(report.timeout * 1000),
+            "values": [
+                {
+                    "quantity": quantity,
+                    "value": None if shown.value is None else f"{shown.value:f}",
+                    "unit": QUANTITIES[quantity].unit,
+                    "reason": shown.reason,
+                    "at": iso(shown.at),
+                }
+                for quantity, shown in meter.values().items()
+            ],
+        }
+
+    def _sender(self, status: SenderStatus, pending: tuple[int, Instant | None]) -> dict[str, Any]:
+        return {
+            "name": status.name,
+            "pending": pending[0],
+            "oldest": iso(pending[1]),
+            "next_request": iso(status.next_request),
+            "last": status.last,
+            "failures": status.failures,
+            "limit": status.limit,
+            "parked": list(status.parked),
+        }

@@ -71,7 +71,7 @@ def interval(node: Node) -> Millis:
 
 
 @frozen
-class Reading:
+class Rest:
     """What the readers of `meters` need to know of the rest of the file."""
 
     report: Report
@@ -89,7 +89,7 @@ class Reading:
 
 
 def read_send(
-    of: Reading,
+    of: Rest,
     fields: Fields,
     profile: DeviceProfile | None,
     sender: SenderSettings | None,
@@ -116,7 +116,7 @@ def read_send(
 
 
 def _entry(
-    of: Reading,
+    of: Rest,
     inner: Fields,
     profile: DeviceProfile | None,
     sender: SenderSettings | None,
@@ -186,7 +186,7 @@ def _check_as(inner: Fields, quantity: str, as_: As | None) -> None:
         inner.report.error(inner.at_value("quantity"), message, f"write here {hint}")
 
 
-def report_missing(of: Reading) -> None:
+def report_missing(of: Rest) -> None:
     for key, entries in of.missing.items():
         more = len(entries) - 1
         too = f" (and in {more} more entr{'y' if more == 1 else 'ies'})" if more else ""

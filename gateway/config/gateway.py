@@ -15,7 +15,7 @@ from gateway.config import keys
 from gateway.config.addresses import zone
 from gateway.config.buses import read_buses, settled
 from gateway.config.document import Node, Table, compose, read_text
-from gateway.config.entries import Reading, read_defaults
+from gateway.config.entries import Rest, read_defaults
 from gateway.config.fields import EMPTY, Fields, table
 from gateway.config.files import Place, existing_folder, resolved
 from gateway.config.library import Library
@@ -91,7 +91,7 @@ def _read(report: Report, root: Node | None, path: Path, place: Place) -> Gatewa
     energinet = read_energinet(report, fields.node("energinet"), fields.at_key("energinet"), place)
     drafts = read_buses(report, fields.node("buses"), fields.at_key("buses"), place)
     own = fields.get("profiles", existing_folder(place.folder), None)
-    reading = Reading(
+    rest = Rest(
         report=report,
         buses=drafts,
         senders=energinet.senders,
@@ -99,7 +99,7 @@ def _read(report: Report, root: Node | None, path: Path, place: Place) -> Gatewa
         library=Library(own),
         all_profiles=fields.sound("profiles"),
     )
-    meters = read_meters(reading, fields.node("meters"), fields.at_key("meters"))
+    meters = read_meters(rest, fields.node("meters"), fields.at_key("meters"))
     buses = tuple(
         settled(draft, [m.profile for m in meters if m.bus == name])
         for name, draft in drafts.items()

@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Final
 
 from gateway.config import keys
-from gateway.config.document import Node
-from gateway.config.entries import Reading, read_send, report_missing
+from gateway.config.document import Node, Scalar
+from gateway.config.entries import Rest, read_send, report_missing
 from gateway.config.fields import Fields, items, table
 from gateway.config.library import UnknownProfile
 from gateway.config.measures import power
@@ -30,7 +30,7 @@ from gateway.metering.settings import MeterSettings
 _OTHER: Final = "give one of them another name"
 
 
-def read_meters(of: Reading, node: Node | None, at: Span) -> tuple[MeterSettings, ...]:
+def read_meters(of: Rest, node: Node | None, at: Span) -> tuple[MeterSettings, ...]:
     """Every meter that could be read."""
     nodes = items(of.report, node, "meters") if node is not None else None
     if nodes == ():
@@ -43,9 +43,7 @@ def read_meters(of: Reading, node: Node | None, at: Span) -> tuple[MeterSettings
         if body is None:
             continue
         own = next((v for k, v in body.entries if k.text == "name"), None)
-        what = (
-            f"meter {quoted(own.text)}" if own is not None and hasattr(own, "text") else "a meter"
-        )
+        what = f"meter {quoted(own.text)}" if isinstance(own, Scalar) else "a meter"
         fields = Fields(of.report, body, what, keys.METER, elsewhere=keys.BELONGS)
         meter, title = _meter(of, fields)
         if title in names:
@@ -59,7 +57,7 @@ def read_meters(of: Reading, node: Node | None, at: Span) -> tuple[MeterSettings
     return tuple(found)
 
 
-def _meter(of: Reading, fields: Fields) -> tuple[MeterSettings | None, str]:
+def _meter(of: Rest, fields: Fields) -> tuple[MeterSettings | None, str]:
     own = fields.require("name", name, "", example="name: main-supply")
     bus = fields.require("bus", name, "", example="bus: NAME, one of those under `buses`")
     draft = of.buses.get(bus)
@@ -88,7 +86,7 @@ def _meter(of: Reading, fields: Fields) -> tuple[MeterSettings | None, str]:
     return (meter if usable else None), own
 
 
-def _profile(of: Reading, fields: Fields) -> DeviceProfile | None:
+def _profile(of: Rest, fields: Fields) -> DeviceProfile | None:
     own = fields.require("profile", text, "", example="`meter-gateway profiles list` shows them")
     if not fields.sound("profile"):
         return None
@@ -105,7 +103,7 @@ def _profile(of: Reading, fields: Fields) -> DeviceProfile | None:
     return None
 
 
-def _sender(of: Reading, fields: Fields, meter: str) -> SenderSettings | None:
+def _sender(of: Rest, fields: Fields, meter: str) -> SenderSettings | None:
     own = fields.get("sender", name, "")
     group = fields.get("import", name, "")
     if not of.senders or not fields.sound("sender", "import"):

@@ -131,6 +131,11 @@ class Uploader:
             self._since = self._clock.monotonic()
         self._poked.set()
 
+    def hold(self) -> None:
+        """The slot was lost: a request may have been made a moment ago. Before `run`."""
+        self._state.hold(self._now(), self._deadline + self._settings.request_interval)
+        self._loaded = True
+
     async def stop(self, grace: float) -> None:
         """No new request; one under way gets `grace` seconds, then its outcome is unknown."""
         self._stopping.set()

@@ -50,14 +50,11 @@ class Request:
 
     unit: int
     function: int
-    count: int
+    data_bytes: int
+    """Bytes of data in the answer."""
     transaction: int = 0
     frame: bytes = b""
-
-    @property
-    def data_bytes(self) -> int:
-        """Bytes of data in the answer."""
-        return (self.count + 7) // 8 if self.function in (1, 2) else 2 * self.count
+    """As it went over a line: with its check sum in RTU, from unit to data in ASCII."""
 
 
 Match: TypeAlias = Callable[[Request, bytes], tuple[bytes, Seen]]
@@ -67,18 +64,18 @@ Match: TypeAlias = Callable[[Request, bytes], tuple[bytes, Seen]]
 def match_rtu(request: Request, data: bytes) -> tuple[bytes, Seen]:
     """Find the answer anywhere in what came over a line."""
     unit, function, size = request.unit, request.function, request.data_bytes
-    for start in range(len(data) - 4):
-        if data[start] != unit:
-            continue
-        if data[start + 1] == function and data[start + 2] == size:
-            length = 5 + size
-        elif data[start + 1] == function | 0x80:
-            length = 5
-        else:
-            continue
-        frame = data[start : start + length]
-        if len(frame) == length and crc16(frame[:-2]) == frame[-2:]:
-            return frame, "nothing"
+    answers = (
+        (bytes((unit, function, size)), 5 + size),
+        (bytes((unit, function | 0x80)), 5),
+    )
+    for head, length in answers:
+        start = data.find(head)
+        while start >= 0:
+            frame = data[start : start + length]
+            # A request to read 17 to 24 bits at 0x03xx has the form of its own answer: our echo.
+            if len(frame) == length and crc16(frame[:-2]) == frame[-2:] and frame != request.frame:
+                return frame, "nothing"
+            start = data.find(head, start + 1)
     return b"", "nothing"
 
 
@@ -117,12 +114,18 @@ def match_ascii(request: Request, data: bytes) -> tuple[bytes, Seen]:
         if len(frame) < 4 or lrc(frame[:-1]) != frame[-1]:
             seen = "crc"
             continue
+        if frame[:-1] == request.frame:
+            continue
         why = _compare(request, frame[:-1])
         if why is None:
             return b":" + text + end, "nothing"
-        if frame[:-1] != request.frame:
-            seen = why
+        seen = why
     return b"", seen
+
+
+def ascii_frame(data: bytes) -> bytes:
+    """Unit to data as they go over a line in ASCII."""
+    return b":" + (data + bytes((lrc(data),))).hex().upper().encode() + b"\r\n"
 
 
 def see_ascii(request: Request, data: bytes) -> Seen:
@@ -130,7 +133,9 @@ def see_ascii(request: Request, data: bytes) -> Seen:
     if not data:
         return "nothing"
     seen = match_ascii(request, data)[1]
-    return "crc" if seen == "nothing" else seen
+    if seen == "nothing":
+        return "echo" if data == ascii_frame(request.frame) else "crc"
+    return seen
 
 
 def match_tcp(request: Request, data: bytes) -> tuple[bytes, Seen]:
@@ -180,6 +185,7 @@ class Watch:
             "rtu": (match_rtu, see_rtu),
             "ascii": (match_ascii, see_ascii),
         }.get(framing, (match_tcp, see_tcp))
+        self._final = framing in ("tcp", "tls")
         self._request: Request | None = None
         self._data = b""
 
@@ -187,15 +193,17 @@ class Watch:
         """A new request goes out: what came before it counts no more."""
         self._request, self._data = request, b""
 
-    def arrived(self, data: bytes) -> bytes:
-        """All bytes since the request; the answer's frame once it is whole, else nothing."""
+    def arrived(self, data: bytes) -> tuple[bytes, Seen]:
+        """`data`: all bytes since the request. The answer's frame once it is whole, else nothing;
+        and what came in its place, where no better can follow: over TCP, in the right transaction.
+        """
         self._data = data
         if self._request is None:
-            return b""
-        frame, _ = self._match(self._request, data)
+            return b"", "nothing"
+        frame, seen = self._match(self._request, data)
         if frame:
             self._request = None
-        return frame
+        return frame, seen if self._final else "nothing"
 
     def seen(self) -> Seen:
         """What came instead of the answer; ends the wait for it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
@@ -102,6 +103,9 @@ class Poller:
         self._reconnect_at = 0.0
         self._reconnect_pause = _FIRST_RECONNECT
         self._requests = self._errors = 0
+        self._asking = asyncio.Lock()
+        self.asking_since: float | None = None
+        """Monotonic instant at which the round under way began."""
         # Responses may come from a line behind a serial server long after its connection.
         self._tells_answers_apart = settings.link.framing in ("tcp", "tls")
         self._known = {
@@ -140,6 +144,14 @@ class Poller:
 
         Never raises for what a line or a meter does; it is in the samples.
         """
+        async with self._asking:
+            self.asking_since = self._clock.monotonic()
+            try:
+                return await self._round(asks)
+            finally:
+                self.asking_since = None
+
+    async def _round(self, asks: Sequence[Ask]) -> Round:
         began = self._clock.monotonic()
         self._requests = self._errors = 0
         samples: list[Sample] = []

@@ -111,7 +111,7 @@ def f32_low_first(number: float) -> tuple[int, ...]:
 
 # Profile, quantity, words at the register's address, other words by address, what it means.
 EXAMPLES = [
-    ("eastron-sdm630", "voltage_l1", (0x4366, 0x3333), {}, "230.2"),  # maker's document, §1.2
+    ("eastron-sdm630", "voltage_l1", (0x4366, 0x3333), {}, "230.2"),
     ("eastron-sdm630", "active_energy_import_total", f32(12345.67), {}, "12345.67"),
     ("eastron-sdm630", "active_power_total", f32(-1500.5), {}, "-1500.5"),
     ("eastron-sdm120", "active_energy_import_total", f32(0.1), {}, "0.1"),
@@ -156,7 +156,7 @@ EXAMPLES = [
     ("socomec-countis-e24", "active_energy_import_total", (0x0001, 0x0000), {}, "655.36"),
     ("socomec-countis-e24", "active_power_total", (0xFFFF, 0xFFFF), {}, "-10"),
     ("socomec-countis-e24", "frequency", (0, 50012), {}, "50.012"),
-    ("equysis-ultra-e-f", "heat_energy_total", (0x42C8, 0x0000), {}, "100"),  # its example frame
+    ("equysis-ultra-e-f", "heat_energy_total", (0x42C8, 0x0000), {}, "100"),
     ("equysis-ultra-e-f", "supply_temperature", f32(72.5), {}, "72.5"),
     ("equysis-ultra-e-f", "return_temperature", f32(41.25), {}, "41.25"),
     ("shelly-pro-3em", "active_energy_import_total", f32_low_first(1234.5), {}, "1.2345"),

@@ -32,14 +32,13 @@ def build(folder: Path) -> Path:
 @contextmanager
 def served(binary: Path, *arguments: str) -> Iterator[None]:
     """A meter process for as long as the block lasts."""
-    process = subprocess.Popen([str(binary), *arguments], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen([str(binary), *arguments], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()
 
 
 STEP_MS = {"sdm630": 10, "b23": 10, "em24": 100}

@@ -1,0 +1,157 @@
+"""`meter-gateway status`: one screen of what the gateway does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway.cli.output import config_option, print_json
+from gateway.config import find_path, load
+from gateway.config.settings import GatewayConfig
+from gateway.control import NotRunning, ask, socket_path
+
+View = dict[str, Any]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="All of it, for scripts.")
+@config_option
+def status(as_json: bool, config: str | None) -> None:
+    """Show buses, meters, last values, what waits, the next request and what is parked.
+
+    Where the service does not run, what is in the buffer.
+    """
+    settings = load(find_path(config), tokens=False).config
+    try:
+        view: View = ask(socket_path(settings.buffer.path), "status")
+    except NotRunning:
+        view = asyncio.run(_at_rest(settings))
+    if as_json:
+        print_json(view)
+    else:
+        click.echo("\n".join(_screen(view)))
+
+
+async def _at_rest(settings: GatewayConfig) -> View:
+    """What the buffer alone tells."""
+    from gateway.buffer.reads import ReadOnlyStore
+    from gateway.metering.reading import Counts
+    from gateway.status import counts_view, iso
+
+    counts, pending, parked = Counts(), {}, []
+    path = Path(settings.buffer.path)
+    if path.exists():
+        store = ReadOnlyStore(path)
+        await store.open()
+        try:
+            counts = await store.counts()
+            pending = dict(await store.pending_by_sender())
+            parked = list(await store.parked())
+        finally:
+            await store.close()
+    return {
+        "service": {"running": False, "config": str(settings.path)},
+        "buffer": {**counts_view(counts), "bytes": path.stat().st_size if path.exists() else 0},
+        "buses": [{"name": bus.name, "state": "not asked"} for bus in settings.buses],
+        "meters": [
+            {"name": meter.name, "bus": meter.bus, "unit": meter.unit, "state": "not asked"}
+            for meter in settings.meters
+        ],
+        "senders": [
+            {
+                "name": sender.name,
+                "pending": pending.get(sender.name, (0, None))[0],
+                "oldest": iso(pending.get(sender.name, (0, None))[1]),
+                "next_request": None,
+            }
+            for sender in settings.energinet.senders
+        ],
+        "parked": [
+            {"meterID": line.key.meter_id, "reason": line.reason, "count": line.count}
+            for line in parked
+        ],
+    }
+
+
+def _screen(view: View) -> Iterable[str]:
+    service, buffer = view["service"], view["buffer"]
+    if service["running"]:
+        yield f"running since {service['since']}, version {service['version']}"
+        if service["config_in_force"] != "current":
+            yield "  the configuration in force is " + service["config_in_force"]
+        if not service["clock_synchronised"]:
+            yield "  the clock is not synchronised: samples are kept and stamped later"
+    else:
+        yield "the gateway does not run"
+    yield ""
+    dropped = sum(buffer["dropped"].values())
+    yield (
+        f"buffer   stored {buffer['stored']} = pending {buffer['pending']}"
+        f" + in flight {buffer['in_flight']} + confirmed {buffer['confirmed']}"
+        f" + parked {buffer['parked']} + dropped {dropped}"
+        + ("" if buffer["balanced"] else "   THE SUM IS WRONG")
+    )
+    for reason, count in buffer["dropped"].items():
+        yield f"         dropped {count}: {reason}"
+    yield ""
+    yield from _table(
+        ("bus", "state", "load", "error"),
+        (
+            (
+                bus["name"],
+                bus["state"],
+                f"{bus['load']:.1%}" if "load" in bus else "",
+                bus.get("error", "")[:60],
+            )
+            for bus in view["buses"]
+        ),
+    )
+    yield ""
+    yield from _table(
+        ("meter", "bus", "unit", "state", "last value"),
+        (
+            (
+                meter["name"],
+                meter["bus"],
+                str(meter["unit"]),
+                meter["state"] + (f" ({meter['reason']})" if meter.get("reason") else ""),
+                _last(meter),
+            )
+            for meter in view["meters"]
+        ),
+    )
+    yield ""
+    yield from _table(
+        ("sender", "pending", "next request", "last answer"),
+        (
+            (
+                sender["name"],
+                str(sender["pending"]),
+                sender["next_request"] or ("when there is something" if "last" in sender else ""),
+                sender.get("last", ""),
+            )
+            for sender in view["senders"]
+        ),
+    )
+    for parked in view["parked"]:
+        yield f"parked   {parked['meterID']}: {parked['count']} values, {parked['reason']}"
+
+
+def _last(meter: View) -> str:
+    for value in meter.get("values", ()):
+        shown = value["value"]
+        if shown is not None:
+            return f"{value['quantity']} {shown} {value['unit']} at {value['at']}"
+    return ""
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterable[str]:
+    lines = [head, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        yield "  ".join(cells).rstrip()

@@ -1,0 +1,165 @@
+"""The buses, meters and senders of one configuration, at work on a buffer that outlives them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from gateway.buffer.store import Store
+from gateway.clock import MINUTE, SECOND, Clock, Instant, Millis
+from gateway.commits import Committer
+from gateway.config.settings import GatewayConfig
+from gateway.energinet.client import Client
+from gateway.energinet.uploader import Uploader
+from gateway.errors import GatewayError
+from gateway.metering.interval import next_boundary
+from gateway.metering.meter import Meter
+from gateway.metering.reading import Commit, Sample
+from gateway.modbus.poller import Ask, Poller
+from gateway.rounds import BusRounds, restore
+from gateway.schedule import Schedule
+
+ROUND_GRACE: Final = 1.5
+"""Seconds that a round under way gets at the end."""
+SEND_GRACE: Final = 2.0
+"""Seconds that a request to Energinet gets at the end. A run ends within 5 s in all."""
+STUCK: Final[Millis] = 10 * MINUTE
+"""A round or a request that takes longer than this makes no progress any more."""
+
+
+class Plant:
+    """Everything a reload replaces."""
+
+    def __init__(
+        self, config: GatewayConfig, store: Store, clock: Clock, random: random.Random
+    ) -> None:
+        self.config = config
+        self._store = store
+        self._clock = clock
+        zone = ZoneInfo(config.timezone)
+        buses = {bus.name: bus for bus in config.buses}
+        label = config.energinet.label
+        self.meters = {m.name: Meter(m, zone, label, buses[m.bus].poll) for m in config.meters}
+        self.committer = Committer(store, clock, config.buffer.path, self._stored)
+        self.pollers: dict[str, Poller] = {}
+        self.rounds: dict[str, BusRounds] = {}
+        for bus in config.buses:
+            settings = [meter for meter in config.meters if meter.bus == bus.name]
+            if not settings:
+                continue
+            poller = Poller(bus, settings, clock, random=random)
+            of_bus = [self.meters[meter.name] for meter in settings]
+            self.pollers[bus.name] = poller
+            self.rounds[bus.name] = BusRounds(
+                bus, of_bus, poller, self.committer, store, clock, zone
+            )
+        self._client = Client(config.energinet)
+        self.uploaders = {
+            sender.name: Uploader(
+                sender, config.energinet, store, self._client, clock, zone, random
+            )
+            for sender in config.energinet.senders
+        }
+        self._sender_of = {send.key: send.sender for meter in config.meters for send in meter.send}
+        self.schedule = Schedule(clock)
+        for name, rounds in self.rounds.items():
+            self.schedule.every(f"bus {name}", rounds.next, rounds.due)
+        self.hourly = asyncio.Event()
+        hour = 60 * MINUTE
+        self.schedule.every(
+            "hourly", lambda at: next_boundary(at, hour, zone), lambda _: self.hourly.set()
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self._round_tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Go on from what is stored. Raises StoreError."""
+        series = [one for meter in self.meters.values() for one in meter.series()]
+        await self._store.declare(series)
+        await restore(list(self.meters.values()), self._store)
+        start = asyncio.create_task
+        self._round_tasks = [start(rounds.run()) for rounds in self.rounds.values()]
+        self._tasks = [
+            start(self.committer.run()),
+            start(self.schedule.run()),
+            *(start(uploader.run()) for uploader in self.uploaders.values()),
+        ]
+        for uploader in self.uploaders.values():
+            uploader.poke()
+
+    async def stop(self) -> None:
+        """End in order: what was read is committed, a request under way is let finish."""
+        for rounds in self.rounds.values():
+            rounds.stop()
+        await asyncio.gather(
+            self._finish_rounds(),
+            *(uploader.stop(SEND_GRACE) for uploader in self.uploaders.values()),
+        )
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for name in self.uploaders:  # of a request that was cut the outcome is unknown
+            await self._store.release_flight(name)
+        for poller in self.pollers.values():
+            await poller.close()
+        await self._client.close()
+
+    async def _finish_rounds(self) -> None:
+        if self._round_tasks:
+            _, late = await asyncio.wait(self._round_tasks, timeout=ROUND_GRACE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self.committer.flush()
+
+    def _stored(self, commit: Commit) -> None:
+        for sender in {self._sender_of.get(reading.key) for reading in commit.readings}:
+            if sender in self.uploaders:
+                self.uploaders[sender].poke()
+
+    async def read(self, name: str) -> Sample:
+        """Ask a meter for all it has, between the rounds of its bus."""
+        settings = self.meters[name].settings
+        profile = settings.profile
+        registers = dict.fromkeys(part for q in profile.quantities() for part in profile.needs(q))
+        asked = Ask(settings, tuple(registers), urgent=True)
+        return (await self.pollers[settings.bus].round([asked])).samples[0]
+
+    def stuck(self) -> str:
+        """What makes no progress any more; empty: all is well."""
+        if self._tasks and any(task.done() for task in (*self._tasks, *self._round_tasks)):
+            return "a task ended"
+        now = self._clock.monotonic()
+        for name, poller in self.pollers.items():
+            began = poller.asking_since
+            if began is not None and (now - began) * SECOND > STUCK:
+                return f"bus {name}"
+        for name, uploader in self.uploaders.items():
+            began = uploader.status().busy_since
+            if began is not None and (now - began) * SECOND > STUCK:
+                return f"sender {name}"
+        return ""
+
+    def wall(self, monotonic: float) -> Instant:
+        """The wall time of a monotonic instant of this boot."""
+        return self._clock.now() - round((self._clock.monotonic() - monotonic) * SECOND)
+
+
+def sender_named(plant: Plant, name: str | None) -> Uploader:
+    """The sender of that name, or the only one. Raises GatewayError."""
+    if name is None and len(plant.uploaders) == 1:
+        return next(iter(plant.uploaders.values()))
+    if name not in plant.uploaders:
+        known = ", ".join(plant.uploaders)
+        raise GatewayError(f"which sender? {name or ''}".strip(), hint=f"one of {known}")
+    return plant.uploaders[name]
+
+
+def meter_named(meters: Mapping[str, Any], name: str) -> Any:
+    """The meter of that name. Raises GatewayError."""
+    if name not in meters:
+        raise GatewayError(f'no meter is named "{name}"', hint=f"one of {', '.join(meters)}")
+    return meters[name]

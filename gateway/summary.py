@@ -1,0 +1,55 @@
+"""The hourly line: what was read and sent since the last one, and where every value is."""
+
+from __future__ import annotations
+
+from gateway.buffer.store import Store
+from gateway.clock import Clock
+from gateway.logbook import log
+from gateway.plant import Plant
+from gateway.status import iso, online
+
+
+class Summary:
+    """Counts from one hour to the next."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._read = self._missed = self._confirmed = 0
+
+    async def say(self, plant: Plant, store: Store) -> None:
+        """Write the line; where the sums of the buffer do not add up, say that too."""
+        counts = await store.check_counts()
+        read = sum(rounds.read for rounds in plant.rounds.values())
+        missed = sum(rounds.missed for rounds in plant.rounds.values())
+        if read < self._read or missed < self._missed:  # a reload began to count anew
+            self._read = self._missed = 0
+        dropped = sum(counts.dropped.values())
+        sums = {
+            "stored": counts.stored,
+            "pending": counts.pending,
+            "in_flight": counts.in_flight,
+            "confirmed": counts.confirmed,
+            "parked": counts.parked,
+            "dropped": dropped,
+        }
+        waiting = (await store.pending_by_sender()).values()
+        oldest = min((at for _, at in waiting if at is not None), default=None)
+        requests = [uploader.status().next_request for uploader in plant.uploaders.values()]
+        log(
+            "gateway.summary",
+            read=read - self._read,
+            missed=missed - self._missed,
+            sent=counts.confirmed - self._confirmed,
+            **sums,
+            held=counts.held,
+            balanced="yes" if counts.balanced else "no",
+            oldest=iso(oldest),
+            meters_online=sum(online(plant).values()),
+            meters=len(plant.meters),
+            clock="synchronised" if self._clock.synchronised() else "not synchronised",
+            buffer_bytes=store.size,
+            next_request=iso(min((at for at in requests if at), default=None)),
+        )
+        if not counts.balanced:
+            log("gateway.unbalanced", **sums)
+        self._read, self._missed, self._confirmed = read, missed, counts.confirmed
