@@ -288,9 +288,11 @@ def encode(number: Decimal, encoding: Encoding) -> Words:
     kind, width = encoding.type, encoding.words * 2
     if kind in _FLOATS:
         try:
-            data = struct.pack(_FLOATS[kind][0], float(number))
+            data = struct.pack(_FLOATS[kind][0], nearest := float(number))
         except OverflowError:
-            raise ValueError(f"{number} does not fit {kind}") from None
+            nearest = math.inf
+        if math.isinf(nearest):  # it would be read as not available
+            raise ValueError(f"{number} does not fit {kind}")
     elif kind == "mod10k":
         rest, groups = int(number.to_integral_value()), []
         for _ in range(encoding.words):
