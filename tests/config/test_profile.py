@@ -197,6 +197,16 @@ def test_what_a_profile_has_to_say_is_missed_once(tmp_path: Path) -> None:
     )
 
 
+def test_a_register_takes_the_place_of_an_inherited_sum(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "extends: acme-e1-pro\nregisters:\n"
+        "  - {quantity: active_energy_import_total, address: 0x48, unit: kWh}\n"
+    )
+    profile = Library(tmp_path, shipped=PROFILES).get("mine")
+    assert profile.computed == ()
+    assert [r.address for r in profile.needs("active_energy_import_total")] == [0x48]
+
+
 def test_profiles_that_extend_one_another_in_a_ring_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b\n")
     found = mistakes(tmp_path, "extends: a\n", "b")

@@ -130,6 +130,8 @@ def test_two_senders_never_have_one_token(mistakes: Mistakes, whole: str, folder
         f"token: {{file: {SECRET}}}: x",
         f"token:\n       file: {SECRET}\n      file: {SECRET}",
         f"token:\t{SECRET}",
+        f'token:\n        file: "{SECRET}\\q"',
+        f'token:\n        # kept here\n\n        "{SECRET}\\q"',
         f"token: @{SECRET}",
         f"token: {SECRET}: b",
         f"token: {SECRET}\n      token: {SECRET}",
