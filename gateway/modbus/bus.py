@@ -3,8 +3,8 @@
 pymodbus carries the bytes; the rules are ours. It leaves no silence between RTU frames and takes
 late answers, and answers of another function or length, for the right ones; it reports a port
 that fails in five ways. So: retries and reconnects are switched off there, the silence is kept
-here, a `Watch` lets only the answer asked for through to it, a timeout is followed by draining
-the line (serial) or by a new connection (TCP), and every failure leaves as the error tree.
+here, a `Watch` lets only the answer asked for through to it, a timeout is followed by quiet (on
+a line) or by a new connection (TCP), and every failure leaves as the error tree.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from __future__ import annotations
 import asyncio
 import binascii
 import contextlib
-import fcntl
 import logging
 import os
 import random
 import ssl
 import struct
 import termios
-from collections.abc import Callable
+import traceback
 from typing import Any, Final
 
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
@@ -32,6 +31,7 @@ from gateway.errors import BadAnswer, DeviceException, LinkDown, MeterTimeout
 from gateway.metering.reading import Block
 from gateway.modbus.frames import Request, Seen, Watch
 from gateway.modbus.plan import Read, character_time, silence_time
+from gateway.modbus.ports import flush, prepare, tls_context
 from gateway.modbus.settings import BusSettings, SerialLink, TcpLink
 
 # It logs frames of all clients mixed, over several lines; what matters is logged by us.
@@ -44,6 +44,8 @@ CONNECT_TIMEOUT: Final = 5.0
 _NEVER: Final = 1 << 62  # pymodbus closes after so many failed calls; closing is ours
 _DRAINS: Final = 3
 """A line that is never quiet is given up draining after this many timeouts' time."""
+_BUFFER: Final = 1024
+"""Bytes of one wait for an answer: the longest, in ASCII, has 513; the rest is for noise."""
 
 
 class _RegistersAnswer(ModbusPDU):
@@ -64,9 +66,9 @@ class _InputRegistersAnswer(_RegistersAnswer):
 
 
 class Bus:
-    """A bus asked by one task: requests never overlap, and are never cancelled half way.
+    """A bus asked by one task: requests never overlap.
 
-    A task that is cancelled inside `read` leaves the bus closed.
+    A request is not to be cancelled; where its task is, the bus is closed.
     """
 
     def __init__(self, settings: BusSettings, clock: Clock, *, random: random.Random) -> None:
@@ -77,11 +79,22 @@ class Bus:
         self._watch = Watch(settings.link.framing)
         self._client: Any = None
         self._lost = False
+        self._asked: tuple[int, Read] | None = None
+        """The request under way."""
+        self._verdict: Seen = "nothing"
+        self._sent = 0.0
+        """When the last bit of the last request left."""
         self._heard = 0.0
-        """Monotonic time at which the line was last known to be in use."""
-        self._busy = 0.0
+        """When the line was last known to be in use."""
+        self._drain = (0.0, 0.0, 0.0)
+        """Seconds of silence to wait for, from when on they count, when to give it up."""
+        self.busy = 0.0
+        """Seconds that requests have taken, over the life of this object."""
+        self.turnaround = 0.0
+        """Seconds between the end of the last request and the start of its answer."""
         self.character = 0.0
         self._silence = settings.pause / 1000
+        self._over_socket = not isinstance(settings.link, SerialLink)
         if isinstance(settings.link, SerialLink):
             self.character = character_time(settings.link)
             self._silence = max(self._silence, silence_time(settings.link))
@@ -92,9 +105,9 @@ class Bus:
         return self._client is not None and not self._lost
 
     @property
-    def busy(self) -> float:
-        """Seconds that requests have taken, over the life of this object."""
-        return self._busy
+    def is_asking(self) -> bool:
+        """Is a request on its way that must not be cancelled?"""
+        return self._asked is not None
 
     # ------------------------------------------------------------------------------ open, close
 
@@ -103,35 +116,51 @@ class Bus:
         if self.is_open:
             return
         await self.close()
-        client = self._new_client()
-        context = client.ctx
+        client: Any = None
         try:
+            client = self._new_client()
+            context = client.ctx
             context.is_closing = False
-            # connect() would swallow why it failed.
+            # Its connect() would swallow why it failed.
             context.transport, _ = await asyncio.wait_for(context.call_create(), CONNECT_TIMEOUT)
-        except (OSError, termios.error, ValueError, TimeoutError, ssl.SSLError) as error:
-            client.close()
+            if isinstance(self._link, SerialLink):
+                prepare(context.transport.sync_serial, self._link)
+                await asyncio.sleep(0)  # the port is listened to from the loop's next turn on
+        except (OSError, termios.error, ValueError) as error:  # TimeoutError, ssl.SSLError: OSError
+            if client is not None:
+                client.close()
+            # A port that failed in the middle of being opened is open, and held by the frames.
+            traceback.clear_frames(error.__traceback__)
             raise self._link_down(error) from error
-        except BaseException:
+        except asyncio.CancelledError:
             client.close()
             raise
         self._client, self._lost = client, False
-        if isinstance(self._link, SerialLink):
-            self._prepare_port(context.transport.sync_serial)
+        # Each connection counts from another number: gateways were seen to give an answer that
+        # was meant for the connection before to the one after it.
+        context.next_tid = self._random.randrange(1, 60_000)
         self._heard = self._clock.monotonic()
         await self._clock.until(self._heard + self.settings.pause_after_open / 1000)
 
     async def close(self) -> None:
         """Close the port or connection, whatever state it is in."""
         client, self._client = self._client, None
-        if client is not None:
-            with contextlib.suppress(OSError, termios.error):
-                client.close()
-            await asyncio.sleep(0)  # a TCP transport closes in the loop's next turn
+        if client is None:
+            return
+        transport = client.ctx.transport
+        with contextlib.suppress(OSError, termios.error):
+            if transport is not None and not self._over_socket:
+                flush(transport.sync_serial)
+            client.close()
+        if transport is not None and self._over_socket:
+            transport.abort()  # without TLS's farewell, which a silent peer would keep us waiting
+        await asyncio.sleep(0)  # a socket is closed in the loop's next turn
 
     def _new_client(self) -> Any:
         link = self._link
+        framer = {"rtu": FramerType.RTU, "ascii": FramerType.ASCII}
         common: dict[str, Any] = {
+            "framer": framer.get(link.framing, FramerType.SOCKET),
             "retries": 0,
             "reconnect_delay": 0,
             "timeout": CONNECT_TIMEOUT,
@@ -141,7 +170,6 @@ class Bus:
         if isinstance(link, SerialLink):
             client: Any = AsyncModbusSerialClient(
                 link.path,
-                framer=FramerType.ASCII if link.framing == "ascii" else FramerType.RTU,
                 baudrate=link.baudrate,
                 bytesize=link.data_bits,
                 parity=link.parity[0].upper(),
@@ -149,67 +177,37 @@ class Bus:
                 **common,
             )
         else:
-            framer = {"rtu": FramerType.RTU, "ascii": FramerType.ASCII}
-            client = AsyncModbusTcpClient(
-                link.host, port=link.port, framer=framer.get(link.framing, FramerType.SOCKET),
-                **common,
-            )  # fmt: skip
-            if link.framing == "tls":
-                self._use_tls(client, link)
+            client = AsyncModbusTcpClient(link.host, port=link.port, **common)
+            if link.framing == "tls":  # the frames of Modbus TCP, inside TLS
+                client.ctx.comm_params.sslctx = tls_context(link.tls)
+                client.ctx.init_setup_connect_listen(link.host, link.port)
         client.set_max_no_responses(_NEVER)
         client.ctx.count_until_disconnect = _NEVER
+        client.ctx.max_buffer_size = _BUFFER
         client.register(_RegistersAnswer)
         client.register(_InputRegistersAnswer)
         return client
 
-    def _use_tls(self, client: Any, link: TcpLink) -> None:
-        """Modbus/TCP Security: the frames of Modbus TCP, inside TLS that is always verified."""
-        files = link.tls
-        try:
-            context = ssl.create_default_context(cafile=files.ca if files else None)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if files and files.certificate:
-                context.load_cert_chain(files.certificate, files.key)
-        except OSError as error:  # ssl.SSLError is one
-            raise self._link_down(error) from error
-        client.ctx.comm_params.sslctx = context
-        client.ctx.init_setup_connect_listen(link.host, link.port)
-
-    def _prepare_port(self, port: Any) -> None:
-        """What makes a port ours and quick; a port that cannot do it works without."""
-        quiet = contextlib.suppress(OSError, termios.error, ValueError, NotImplementedError)
-        with quiet:  # pymodbus' lock keeps other gateways out, this everybody else
-            fcntl.ioctl(port.fileno(), termios.TIOCEXCL)
-        with quiet:  # FTDI's 16 ms become 1 ms
-            port.set_low_latency_mode(True)
-        if isinstance(self._link, SerialLink) and self._link.rs485:
-            from serial.rs485 import RS485Settings
-
-            try:
-                port.rs485_mode = RS485Settings()
-            except (OSError, ValueError) as error:
-                raise LinkDown(
-                    self.settings.name,
-                    f"{self._link.path} cannot switch the direction of RS-485: {error}",
-                    hint="leave out rs485: USB adapters switch by themselves",
-                ) from error
-
     def _connected(self, up: bool) -> None:
         if not up:
             self._lost = True
+            self._give_up()
 
     # -------------------------------------------------------------------------------------- ask
 
-    async def read(self, unit: int, read: Read, *, timeout: float) -> Block:
-        """Ask once. `timeout`: seconds from the end of the request to the whole answer, above
-        the time that the answer itself takes on the wire.
+    async def read(self, unit: int, read: Read, *, timeout: float, pause: float = 0.0) -> Block:
+        """Ask once, after `pause` seconds of silence or what the line needs. `timeout`: seconds
+        that the unit may take to begin its answer; its time on the wire comes on top.
 
-        Raises MeterTimeout, BadAnswer, DeviceException or LinkDown. After a timeout, and after an
-        answer that cannot be trusted, the line is quiet, or the connection closed, on return.
+        Raises MeterTimeout, BadAnswer, DeviceException or LinkDown; ValueError for unit 0 on a
+        line, which nobody answers. A line is left to calm down before the next request, and a
+        connection closed, after a timeout and after an answer that cannot be trusted.
         """
+        if unit == 0 and self._link.framing not in ("tcp", "tls"):
+            raise ValueError("unit 0 on a line is for broadcasts")
         if not self.is_open:
             raise LinkDown(self.settings.name, "not open")
-        await self._clock.until(self._heard + self._silence)
+        await self._calm(max(self._silence, pause))
         began = self._clock.monotonic()
         try:
             return await self._ask(unit, read, timeout)
@@ -217,17 +215,32 @@ class Bus:
             await self.close()  # its answer must not meet the next request
             raise
         finally:
-            self._busy += self._clock.monotonic() - began
+            self._asked = None
+            self.busy += self._clock.monotonic() - began
+
+    async def _calm(self, silence: float) -> None:
+        """Wait until the line was quiet for long enough."""
+        seconds, since, end = self._drain
+        while (now := self._clock.monotonic()) < min(max(since, self._heard) + seconds, end):
+            await self._clock.sleep(min(max(since, self._heard) + seconds, end) - now)
+        self._drain = (0.0, 0.0, 0.0)
+        if self._over_socket and self._link.framing in ("rtu", "ascii"):
+            await asyncio.sleep(0)  # what lies in the socket is read in the loop's next turn,
+            await asyncio.sleep(0)  # and forgotten when the request is sent
+        if self._heard + silence > self._clock.monotonic():
+            await self._clock.until(self._heard + silence)
 
     async def _ask(self, unit: int, read: Read, timeout: float) -> Block:
         client = self._client
+        if not self.is_open:  # it went while we waited
+            raise LinkDown(self.settings.name, "the connection was lost")
         context = client.ctx
-        self._discard()
+        if not self._over_socket:
+            flush(context.transport.sync_serial)
         context.comm_params.timeout_connect = self.wire_time(read) + timeout
-        method = _METHODS[read.function]
-        self._unit_asked, self._read_asked = unit, read
+        self._asked, self._verdict = (unit, read), "nothing"
         try:
-            answer = await method(client)(read.address, count=read.count, device_id=unit)
+            answer = await self._send(client, unit, read)
         except (ModbusIOException, ConnectionException) as error:
             await self._failed(unit, read, timeout, error)
         if answer.isError():
@@ -236,76 +249,86 @@ class Bus:
             return Block(read.function, read.address, tuple(map(int, answer.bits[: read.count])))
         return Block(read.function, read.address, tuple(answer.registers))
 
+    def _send(self, client: Any, unit: int, read: Read) -> Any:
+        function = read.function
+        if function == 3:
+            ask = client.read_holding_registers
+        elif function == 4:
+            ask = client.read_input_registers
+        else:
+            ask = client.read_coils if function == 1 else client.read_discrete_inputs
+        return ask(read.address, count=read.count, device_id=unit)
+
     async def _failed(self, unit: int, read: Read, timeout: float, error: Exception) -> None:
         """Leave the line in a known state, then say what happened."""
-        seen = self._watch.seen()
+        verdict, seen = self._verdict, self._watch.seen()
         name, block = self.settings.name, str(read)
         if self._lost:
-            raise LinkDown(name, "the connection was lost", hint=_hint(self._link)) from error
-        if isinstance(self._link, SerialLink):
-            await self._drain(timeout)
-        else:
+            hint = _hint(self._link)
+            raise LinkDown(name, "the connection was lost", hint=hint) from error
+        now = self._clock.monotonic()
+        if not self._over_socket:
+            # Whatever is still on its way may arrive now. Silence counts from the end of our
+            # wait, noise from its last byte.
+            since = self._heard if seen == "crc" else now
+            self._drain = (timeout, since, now + _DRAINS * timeout)
+        elif verdict not in ("unit", "function", "length"):
             await self.close()  # a late answer dies with its connection
         if seen in ("nothing", "echo"):
             raise MeterTimeout(name, unit, block, "no answer") from error
         raise BadAnswer(name, unit, block, _SAID[seen], reason=seen) from error
 
-    async def _drain(self, timeout: float) -> None:
-        """Until the line was quiet for as long as the unit may take to answer."""
-        end = self._clock.monotonic() + _DRAINS * timeout
-        quiet_until = self._heard + timeout
-        while self.is_open and (now := self._clock.monotonic()) < min(quiet_until, end):
-            await self._clock.sleep(min(quiet_until, end) - now)
-            quiet_until = self._heard + timeout
-
-    def _discard(self) -> None:
-        """What has come since the last answer is nobody's."""
-        context = self._client.ctx
-        context.recv_buffer = b""
-        if isinstance(self._link, SerialLink):
-            with contextlib.suppress(OSError, termios.error, AttributeError):
-                context.transport.sync_serial.reset_input_buffer()
-
     def wire_time(self, read: Read) -> float:
         """Seconds that request and answer take on the line together; 0 over TCP."""
-        size = (read.count + 7) // 8 if read.function in (1, 2) else 2 * read.count
-        characters = 28 + 2 * size if self._link.framing == "ascii" else 13 + size
+        characters = 28 + 2 * read.data_bytes if self._ascii else 13 + read.data_bytes
         return characters * self.character
 
+    @property
+    def _ascii(self) -> bool:
+        return self._link.framing == "ascii"
+
+    # ------------------------------------------------------------------------- pymodbus' hooks
+
     def _packet(self, sending: bool, data: bytes) -> bytes:
-        """pymodbus' hook: sees each packet that leaves and what has arrived since."""
+        """Sees each packet that leaves, and after it all that has arrived so far."""
         now = self._clock.monotonic()
         if not sending:
             self._heard = now
-            return self._watch.arrived(data)
-        self._heard = now + len(data) * self.character  # when its last bit leaves the port
-        transaction = int.from_bytes(data[:2], "big")
-        frame = data
-        if self._link.framing == "ascii":
+            frame, seen = self._watch.arrived(data)
+            if frame:
+                self.turnaround = max(0.0, now - self._sent - len(frame) * self.character)
+            elif seen != "nothing" and self._asked:
+                self._verdict = seen
+                self._give_up()
+            return frame
+        assert self._asked is not None
+        self._sent = self._heard = now + len(data) * self.character
+        unit, read = self._asked
+        transaction, frame = 0, data
+        if self._ascii:
             frame = binascii.unhexlify(data[1:-2])[:-1]
-        read = self._read_asked
-        self._watch.expect(Request(self._unit_asked, read.function, read.count, transaction, frame))
+        elif self._link.framing != "rtu":
+            transaction = data[0] << 8 | data[1]
+        self._watch.expect(Request(unit, read.function, read.data_bytes, transaction, frame))
         return data
+
+    def _give_up(self) -> None:
+        """Nothing better will come: end the wait for an answer."""
+        if self._asked and not (answer := self._client.ctx.response_future).done():
+            answer.set_exception(ConnectionException("given up"))
 
     def _link_down(self, error: BaseException) -> LinkDown:
         link = self._link
         where = link.path if isinstance(link, SerialLink) else f"{link.host}:{link.port}"
-        reason = (
-            os.strerror(error.args[0])
-            if isinstance(error, termios.error) and isinstance(error.args[0], int)
-            else str(error) or type(error).__name__
-        )
-        if isinstance(error, TimeoutError):
+        reason = str(error) or type(error).__name__
+        if isinstance(error, termios.error) and isinstance(error.args[0], int):
+            reason = os.strerror(error.args[0])
+        elif isinstance(error, ssl.SSLCertVerificationError):
+            reason = f"its certificate is not trusted: {error.verify_message}"
+        elif isinstance(error, TimeoutError):
             reason = f"no connection within {CONNECT_TIMEOUT:.0f} s"
         return LinkDown(self.settings.name, f"{where}: {reason}", hint=_hint(link))
 
-
-_METHODS: Final[dict[int, Callable[[Any], Any]]] = {
-    1: lambda client: client.read_coils,
-    2: lambda client: client.read_discrete_inputs,
-    3: lambda client: client.read_holding_registers,
-    4: lambda client: client.read_input_registers,
-}
 
 _SAID: Final[dict[Seen, str]] = {
     "crc": "the answer was damaged on the line",

@@ -1,0 +1,47 @@
+"""What a serial port or a TLS connection needs besides being opened."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import ssl
+import termios
+from typing import Any
+
+from gateway.modbus.settings import SerialLink, Tls
+
+
+def prepare(port: Any, link: SerialLink) -> None:
+    """Make an open pyserial port ours, and quick. Raises OSError or ValueError where it cannot
+    switch the direction of an RS-485 line and was told to.
+    """
+    with contextlib.suppress(OSError, termios.error):
+        # pyserial's lock keeps other gateways out, this also those who take no lock.
+        fcntl.ioctl(port.fileno(), termios.TIOCEXCL)
+    with contextlib.suppress(OSError, ValueError, NotImplementedError):
+        port.set_low_latency_mode(True)  # an FTDI adapter holds bytes back for 1 ms, not 16
+    if link.rs485:
+        from serial.rs485 import RS485Settings
+
+        port.rs485_mode = RS485Settings()
+
+
+def flush(port: Any) -> None:
+    """Forget what has arrived and was not read, and what was written and did not leave.
+
+    A full output buffer would make pyserial's next write spin for ever, and closing wait.
+    """
+    with contextlib.suppress(OSError, ValueError, termios.error):
+        termios.tcflush(port.fileno(), termios.TCIOFLUSH)
+
+
+def tls_context(files: Tls | None) -> ssl.SSLContext:
+    """Modbus/TCP Security v36: TLS 1.2 or newer, the server always verified.
+
+    Raises OSError (also as ssl.SSLError) where a file cannot be used.
+    """
+    context = ssl.create_default_context(cafile=files.ca if files else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if files and files.certificate:
+        context.load_cert_chain(files.certificate, files.key)
+    return context
