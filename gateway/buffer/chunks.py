@@ -43,6 +43,16 @@ _LONGEST: Final = 4_000
 _TEXT: Final = -128
 
 
+def tag(series: int, n: int) -> int:
+    """A reading's series and number as one integer: sets of them are small."""
+    return n << 16 | series
+
+
+def untag(tagged: int) -> tuple[int, int]:
+    """The reverse."""
+    return tagged & 0xFFFF, tagged >> 16
+
+
 class Record(NamedTuple):
     """A stored reading. `mantissa` is the length of `text` where the number is kept as text."""
 
@@ -55,6 +65,11 @@ class Record(NamedTuple):
     words: bytes
     held: str
     text: str
+
+    @property
+    def tag(self) -> int:
+        """Series and number as one integer."""
+        return tag(self.series, self.n)
 
     @property
     def value(self) -> Decimal:

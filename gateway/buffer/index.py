@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from attrs import define, field, frozen
 
-from gateway.buffer.chunks import BLOCK_BITS, chunks
+from gateway.buffer.chunks import BLOCK_BITS, chunks, tag, untag
 from gateway.buffer.rows import (
     BLOCKS,
     GAPS,
@@ -179,8 +179,8 @@ class Index:
         """The highest id given to a reading."""
         self.flight: dict[int, Flight] = {}
         """By the id under which it was offered. Not on disk: after a restart all wait again."""
-        self.flying: set[tuple[int, int]] = set()
-        """The same by series and number."""
+        self.flying: set[int] = set()
+        """The tags of the same."""
         self.barren: dict[str, set[int]] = {}
         """Open blocks that were read and hold nothing for a sender to send."""
         self.names: dict[str, int] = {}
@@ -204,16 +204,18 @@ class Index:
         """The series that a sender carries."""
         return [line for line in self.lines.values() if line.series.sender == sender]
 
-    def take_off(self, offered: int, sender: str, line: Line, n: int, id: int) -> None:
+    def take_off(self, offered: int, sender: str, tagged: int, id: int) -> None:
         """A sender has taken a reading."""
+        series, n = untag(tagged)
+        line = self.lines[series]
         self.flight[offered] = Flight(sender, line, n, id)
-        self.flying.add((line.id, n))
+        self.flying.add(tagged)
         line.in_flight += 1
 
     def land(self, offered: int) -> None:
         """It is settled, or waits again."""
         flight = self.flight.pop(offered)
-        self.flying.remove((flight.line.id, flight.n))
+        self.flying.remove(tag(flight.line.id, flight.n))
         flight.line.in_flight -= 1
 
     def counts(self) -> Counts:

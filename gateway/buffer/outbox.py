@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from gateway.buffer import chunks
-from gateway.buffer.chunks import BLOCK, Record
+from gateway.buffer.chunks import BLOCK, Record, tag, untag
 from gateway.buffer.index import Index, Line
 from gateway.buffer.views import in_order
 from gateway.errors import StoreDamaged
@@ -18,7 +18,7 @@ LOOK_BACK: Final = 2 * BLOCK
 
 
 class Offering:
-    """One walk over what waits for a sender. `taken`: what it took, id to series and number."""
+    """One walk over what waits for a sender. `taken`: what it took, id to tag."""
 
     def __init__(
         self,
@@ -28,9 +28,9 @@ class Offering:
         *,
         only: frozenset[SeriesKey] | None = None,
         probes: frozenset[SeriesKey] = frozenset(),
-        offered: set[tuple[int, int]] | None = None,
+        offered: set[int] | None = None,
     ) -> None:
-        self.taken: dict[int, tuple[Line, int]] = {}
+        self.taken: dict[int, int] = {}
         self._connection = connection
         self._index = index
         self._sender = sender
@@ -42,9 +42,10 @@ class Offering:
             and (not line.parked or line.series.key in probes)
         }
         """Series that may give values; the parked among them one each."""
-        self._offered: set[tuple[int, int]] = set() if offered is None else offered
-        """Series and number of all that was offered: nothing is offered twice."""
-        self._probed = {id for id, _ in self._offered if self._mine[id].parked}
+        self._offered: set[int] = set() if offered is None else offered
+        """Tags of all that was offered: nothing is offered twice."""
+        before = {untag(tagged)[0] for tagged in self._offered}
+        self._probed = {series for series in before if self._mine[series].parked}
 
     def run(self, offer: Callable[[Waiting], Offer]) -> None:
         """Offer until the sender is full or nothing is left."""
@@ -104,8 +105,8 @@ class Offering:
                 barren = False
             if (
                 line.id in self._lines
-                and (line.id, record.n) not in self._offered
-                and (line.id, record.n) not in self._index.flying
+                and record.tag not in self._offered
+                and record.tag not in self._index.flying
             ):
                 chosen.append((record.stamp, record.id, record))
         if barren:
@@ -113,16 +114,17 @@ class Offering:
         return chosen
 
     def _waits(self, line: Line, n: int) -> bool:
-        reading = (line.id, n)
-        free = reading not in self._index.flying and reading not in self._offered
+        tagged = tag(line.id, n)
+        free = tagged not in self._index.flying and tagged not in self._offered
         return free and not line.spans.state_of(n)
 
     def _offer(self, offer: Callable[[Waiting], Offer], record: Record) -> bool:
         line = self._lines[record.series]
-        self._offered.add((line.id, record.n))
+        tagged = record.tag
+        self._offered.add(tagged)
         if line.parked:
             self._probed.add(line.id)
         answer = offer(Waiting(record.id, line.series.key, record.stamp * 1000, record.value))
         if answer is Offer.TAKEN:
-            self.taken[record.id] = (line, record.n)
+            self.taken[record.id] = tagged
         return answer is not Offer.FULL

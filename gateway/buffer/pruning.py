@@ -112,7 +112,7 @@ def _delete(
         going: list[tuple[Record, State]] = []
         for record in records:
             state = index.lines[record.series].spans.state_of(record.n)
-            if (record.series, record.n) in index.flying or not gone(state, record.stamp):
+            if record.tag in index.flying or not gone(state, record.stamp):
                 kept.append(record)
             else:
                 going.append((record, state))

@@ -176,15 +176,15 @@ def resume_flights(
     connection: sqlite3.Connection, index: Index, flights: Mapping[int, Flight]
 ) -> None:
     """What was in flight stays so, under the ids by which the sender knows it."""
-    wanted = {(flight.line.id, flight.n): offered for offered, flight in flights.items()}
+    wanted = {chunks.tag(f.line.id, f.n): offered for offered, f in flights.items()}
     for number, block in index.blocks.items():
         if not wanted or not block.open:
             continue
         for record in chunks.block(connection, number):
-            offered = wanted.get((record.series, record.n))
+            offered = wanted.get(record.tag)
             line = index.lines[record.series]
             if offered is not None and unsettled(line.spans.state_of(record.n)):
-                index.take_off(offered, flights[offered].sender, line, record.n, record.id)
+                index.take_off(offered, flights[offered].sender, record.tag, record.id)
 
 
 @define

@@ -53,7 +53,7 @@ def expire(connection: sqlite3.Connection, index: Index, before: int) -> tuple[C
         found: dict[int, dict[int, int]] = {}
         for record in chunks.block(connection, number):
             line = index.lines[record.series]
-            if record.stamp >= before or (line.id, record.n) in index.flying:
+            if record.stamp >= before or record.tag in index.flying:
                 continue
             if unsettled(line.spans.state_of(record.n)):
                 found.setdefault(line.id, {})[record.n] = record.id

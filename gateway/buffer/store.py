@@ -299,7 +299,7 @@ class Store(Reads):
         offer: Callable[[Waiting], Offer],
         only: frozenset[SeriesKey] | None,
         probes: frozenset[SeriesKey],
-        offered: set[tuple[int, int]],
+        offered: set[int],
     ) -> None:
         index = self._index
         offering = Offering(self._db, index, sender, only=only, probes=probes, offered=offered)
@@ -313,8 +313,8 @@ class Store(Reads):
         self._take_off(sender, offering)
 
     def _take_off(self, sender: str, offering: Offering) -> None:
-        for id, (line, n) in offering.taken.items():
-            self._index.take_off(id, sender, line, n, id)
+        for id, tagged in offering.taken.items():
+            self._index.take_off(id, sender, tagged, id)
 
     def _settle(self, sender: str, settlements: Sequence[Settlement], slot: bytes) -> None:
         self._change(settling.settle(self._index, sender, settlements), slot=(sender, slot))

@@ -139,7 +139,7 @@ def check_counts(connection: sqlite3.Connection, index: Index) -> Counts:
             state = line.spans.state_of(record.n)
             if not unsettled(state):
                 continue
-            if (line.id, record.n) in index.flying:
+            if record.tag in index.flying:
                 flying += 1
             elif line.parked:
                 whole += 1
@@ -260,7 +260,7 @@ def export(
 
 
 def _state(index: Index, line: Line, n: int) -> str:
-    if (line.id, n) in index.flying:
+    if chunks.tag(line.id, n) in index.flying:
         return "in_flight"
     state = line.spans.state_of(n)
     if unsettled(state):

@@ -110,6 +110,8 @@ def _page(config: GatewayConfig, costs: Costs, warnings: int) -> str:
 
 
 def _bus_lines(bus: BusCost) -> list[str]:
+    if not bus.meters:
+        return [f"bus {bus.bus}: no meter", ""]
     lines = [
         f"bus {bus.bus}: {bus.requests} requests, {_millis(bus.round)} a round;"
         f" busy {bus.load:.1%} of the time"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import click
@@ -33,7 +34,7 @@ def send(
     if dry_run == now:
         raise click.UsageError("say --dry-run to look, or --now to send")
     settings = load(find_path(config)).config
-    terminal = click.get_text_stream("stdin").isatty()
+    terminal = sys.stdin.isatty()
     if now and not yes and terminal:
         click.confirm("This uses the sender's slot of 10 minutes. Send now?", abort=True, err=True)
     try:

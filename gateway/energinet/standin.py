@@ -87,6 +87,7 @@ class StandIn:
     _ended: dict[str, Instant] = field(factory=dict)
     _server: asyncio.Server | None = None
     _open: set[asyncio.StreamWriter] = field(factory=set)
+    _tasks: set[asyncio.Task[None]] = field(factory=set)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen; the address to send to."""
@@ -101,10 +102,14 @@ class StandIn:
             self._server.close()
             for writer in list(self._open):
                 writer.transport.abort()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         try:
             while (request := await self._receive(reader)) is not None:
                 self.requests.append(request)
@@ -114,6 +119,7 @@ class StandIn:
             pass
         finally:
             self._open.discard(writer)
+            self._tasks.discard(task)
             writer.close()
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 await writer.wait_closed()

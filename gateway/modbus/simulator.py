@@ -1,0 +1,319 @@
+"""Simulated meters: what one is at each instant, and how it answers a request. Pure.
+
+A meter is made from its profile alone. Its values follow a load that swings about a mean; its
+counters are the integral of that load, in steps of the register's own resolution, so that what a
+meter stood at can be told for any instant. It refuses what the model would refuse.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Final, Literal, TypeAlias
+
+from attrs import define, field, frozen
+
+from gateway.clock import HOUR, MINUTE, Instant, Millis
+from gateway.metering.profile import DeviceProfile
+from gateway.metering.quantity import QUANTITIES
+from gateway.metering.reading import Block, RawWords
+from gateway.metering.register import (
+    Register,
+    Value,
+    Words,
+    encode,
+    encode_text,
+    value_of,
+)
+from gateway.modbus.plan import MAX_BITS, MAX_REGISTERS
+
+ILLEGAL_FUNCTION: Final = 1
+ILLEGAL_ADDRESS: Final = 2
+ILLEGAL_COUNT: Final = 3
+
+FaultKind: TypeAlias = Literal[
+    "silent",
+    "late",
+    "exception",
+    "busy",
+    "crc",
+    "glitch",
+    "truncated",
+    "split",
+    "merged",
+    "wrong_unit",
+    "wrong_function",
+    "wrong_length",
+    "echo",
+    "drop",
+]
+
+FAULTS: Final[dict[FaultKind, str]] = {
+    "silent": "does not answer",
+    "late": "answers `seconds` late",
+    "exception": "answers with exception `code`",
+    "busy": "answers that it is busy (exception 6)",
+    "crc": "answers with one bit turned over",
+    "glitch": "a zero byte before the answer",
+    "truncated": "only half of the answer",
+    "split": "the answer in two pieces with a pause between",
+    "merged": "another unit's answer right before its own",
+    "wrong_unit": "answers as the unit after it",
+    "wrong_function": "answers as if the other function had been asked",
+    "wrong_length": "answers with one register less",
+    "echo": "the request comes back before the answer",
+    "drop": "the connection is closed instead of an answer",
+}
+
+
+@frozen
+class Fault:
+    """A fault for a while: from `start` to `end` after the meter was started, at `rate`."""
+
+    kind: FaultKind
+    start: Millis = 0
+    end: Millis | None = None
+    rate: float = 1.0
+    seconds: float = 2.0
+    code: int = 4
+
+    def active(self, elapsed: Millis, random: random.Random) -> bool:
+        """Does it happen to a request this long after the start?"""
+        within = self.start <= elapsed and (self.end is None or elapsed < self.end)
+        return within and (self.rate >= 1 or random.random() < self.rate)
+
+
+_EXPONENTS: Final = {"A": -2, "V": -1, "W": 0, "var": 0, "VA": 0, "Hz": -2, "": -2, "kWh": 0}
+"""What a simulated meter has in its scale registers, by the unit of what they scale."""
+
+
+@define
+class SimulatedMeter:
+    """One meter. The same seed and start give the same meter."""
+
+    profile: DeviceProfile
+    unit: int
+    started: Instant
+    seed: int = 0
+    serial_number: str = "12345678"
+    faults: Sequence[Fault] = ()
+    resets: Sequence[Instant] = ()
+    """Instants at which its counters begin at zero again."""
+    _map: dict[int, dict[int, Register]] = field(factory=dict, init=False)
+    _fixed: dict[tuple[int, int], Words] = field(factory=dict, init=False)
+    _open: list[tuple[int, int, int]] = field(factory=list, init=False)
+    """(function, first, end) of spans in which registers that nobody names read 0."""
+
+    _mean: float = field(default=0.0, init=False)
+    _swing: float = field(default=0.0, init=False)
+    _period: float = field(default=1.0, init=False)
+    _phase: float = field(default=0.0, init=False)
+    _before: float = field(default=0.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        draw = random.Random(f"{self.profile.name} {self.unit} {self.seed}")
+        self._mean = draw.uniform(2_000, 12_000)  # W
+        self._swing = draw.uniform(0.2, 0.6)
+        self._period = draw.uniform(5 * MINUTE, 20 * MINUTE)
+        self._phase = draw.uniform(0, 2 * math.pi)
+        self._before = draw.uniform(1_000, 90_000)  # kWh at the start
+        for register in self._everything():
+            for address in range(register.address, register.end):
+                self._map.setdefault(register.function, {}).setdefault(address, register)
+        self._fill()
+
+    def _everything(self) -> Iterable[Register]:
+        for quantity in self.profile.quantities():
+            yield from self.profile.needs(quantity)
+        for register in self.profile.registers:
+            yield from register.parts
+        for identity in self.profile.identity:
+            yield identity.register
+
+    def _fill(self) -> None:
+        """What does not change: identity, scale and unit registers, the SunSpec chain."""
+        for identity in self.profile.identity:
+            register = identity.register
+            text = identity.expected[0] if identity.expected else ""
+            if identity.what == "serial_number":
+                text = self.serial_number
+            if register.encoding.type == "string":
+                words = encode_text(text or identity.what, register.encoding)
+            else:
+                words = encode(Decimal(text or 1), register.encoding)
+            self._fixed[register.function, register.address] = words
+        for register in self.profile.registers:
+            if (scale := register.scale_register) is not None:
+                exponent = Decimal(_EXPONENTS.get(register.unit, 0))
+                self._fixed[scale.function, scale.address] = encode(exponent, scale.encoding)
+            if (code := register.unit_register) is not None:
+                first = Decimal(register.unit_factors[0][0])
+                self._fixed[code.function, code.address] = encode(first, code.encoding)
+        limits = self.profile.limits
+        functions = self._map.keys()
+        if limits.holes:
+            self._open += [(function, 0, 0x10000) for function in functions]
+        self._open += [
+            (function, first, last + 1)
+            for first, last in limits.hole_ranges
+            for function in functions
+        ]
+        self._open += [(f, first, first + count) for f, first, count in limits.whole_blocks]
+        if self.profile.sunspec is not None:
+            self._lay_sunspec()
+
+    def _lay_sunspec(self) -> None:
+        sunspec = self.profile.sunspec
+        assert sunspec is not None
+        base, header = sunspec.bases[0], sunspec.header
+        common, length = header - base - 4, 105
+        end = header + 2 + length
+        for address, words in (
+            (base, (0x5375, 0x6E53)),
+            (base + 2, (1, common)),
+            (header, (sunspec.models[-1], length)),
+            (end, (0xFFFF, 0)),
+        ):
+            for i, word in enumerate(words):
+                self._fixed[3, address + i] = (word,)
+                self._map.setdefault(3, {}).pop(address + i, None)
+        self._open.append((3, base, end + 2))
+
+    # ----------------------------------------------------------------------------------- values
+
+    def value(self, quantity: str, at: Instant) -> Value:
+        """What the meter stands at, as its own words say it. Raises KeyError."""
+        for computed in self.profile.computed:
+            if computed.quantity == quantity:
+                terms = [(1, r) for r in computed.plus] + [(-1, r) for r in computed.minus]
+                total = Decimal(0)
+                for sign, register in terms:
+                    part = self._of(register, at)
+                    assert isinstance(part, Decimal)
+                    total += sign * part
+                return total
+        return self._of(next(r for r in self.profile.needs(quantity)), at)
+
+    def _of(self, register: Register, at: Instant) -> Value:
+        blocks = [
+            Block(part.function, part.address, self._register(part, at)) for part in register.parts
+        ]
+        value = value_of(register, RawWords(tuple(blocks)).lookup)
+        assert value is not None
+        return value
+
+    def _register(self, register: Register, at: Instant) -> Words:
+        fixed = self._fixed.get((register.function, register.address))
+        if fixed is not None:
+            return fixed
+        number = self._number(register.name, at)
+        factor = register.scale
+        if register.scale_register is not None:
+            factor = factor.scaleb(_EXPONENTS.get(register.unit, 0))
+        if register.unit_factors:
+            factor *= register.unit_factors[0][1]
+        if register.encoding.type in ("f32", "f64"):
+            step = Decimal("0.001") if QUANTITIES.get(register.name) else Decimal(1)
+            return encode((number // step) * step / factor, register.encoding)
+        return encode(Decimal(int(number / factor)), register.encoding)
+
+    def _number(self, name: str, at: Instant) -> Decimal:
+        """A value in its canonical unit, before it becomes words."""
+        quantity = QUANTITIES.get(name)
+        unit = quantity.unit if quantity else "kWh"
+        load = self._load(at)
+        share = 1 / 3 if name.endswith(("_l1", "_l2", "_l3")) else 1.0
+        way = 0.1 if "export" in name or "reverse" in name else 1.0
+        if (quantity and quantity.counter) or quantity is None:
+            energy = self._energy(at) * share * way
+            if unit == "m³":
+                energy /= 50
+            return Decimal(repr(energy if not name.endswith("decimal_part") else energy % 1))
+        by_unit = {
+            "W": load * share * way,
+            "var": 0.1 * load * share,
+            "VA": 1.01 * load * share,
+            "V": 230 * (math.sqrt(3) if name.count("_l") > 1 else 1) + 2 * math.sin(at / 17_000),
+            "A": load / 3 / 230,
+            "Hz": 50 + 0.02 * math.sin(at / 23_000),
+            "": 0.97,
+            "m³/h": load / 40_000,
+            "°C": 72.0 if name.startswith("supply") else 41.5,
+            "K": 30.5,
+        }
+        return Decimal(repr(by_unit[unit]))
+
+    def _load(self, at: Instant) -> float:
+        return self._mean * (1 + self._swing * math.sin(self._angle(at)))
+
+    def _angle(self, at: Instant) -> float:
+        return 2 * math.pi * (at - self.started) / self._period + self._phase
+
+    def _energy(self, at: Instant) -> float:
+        """kWh: the integral of the load since the start, and what was counted before."""
+        since, before = self.started, self._before
+        for reset in self.resets:
+            if reset <= at:
+                since, before = reset, 0.0
+        swing = self._swing * self._period / (2 * math.pi)
+        moved = (at - since) - swing * (math.cos(self._angle(at)) - math.cos(self._angle(since)))
+        return before + self._mean * moved / HOUR / 1000
+
+    # ---------------------------------------------------------------------------------- answers
+
+    def words(self, function: int, address: int, count: int, at: Instant) -> Words | int:
+        """The registers asked for, or the exception code of the refusal."""
+        limits = self.profile.limits
+        most = MAX_BITS if function in (1, 2) else min(MAX_REGISTERS, limits.max_registers)
+        if function not in self._map:
+            return ILLEGAL_FUNCTION
+        if not 1 <= count <= most:
+            return ILLEGAL_COUNT
+        if limits.even and (address % 2 or count % 2):
+            return ILLEGAL_ADDRESS
+        for f, first, size in limits.whole_blocks:
+            inside = f == function and first <= address < first + size
+            if inside and (address, count) != (first, size):
+                return ILLEGAL_ADDRESS
+        found: list[int] = []
+        at_address, end = address, address + count
+        while at_address < end:
+            if (fixed := self._fixed.get((function, at_address))) and len(fixed) == 1:
+                found += fixed
+                at_address += 1
+                continue
+            register = self._map[function].get(at_address)
+            if register is None:
+                if not any(f == function and a <= at_address < b for f, a, b in self._open):
+                    return ILLEGAL_ADDRESS
+                found.append(0)
+                at_address += 1
+                continue
+            if register.address != at_address or register.end > end:
+                return ILLEGAL_ADDRESS  # a read that starts or ends inside a value
+            found += self._register(register, at)
+            at_address = register.end
+        return tuple(found)
+
+    def fault(self, at: Instant, random: random.Random) -> Fault | None:
+        """The first of its faults that happens now."""
+        elapsed = at - self.started
+        return next((fault for fault in self.faults if fault.active(elapsed, random)), None)
+
+    def answer(self, pdu: bytes, at: Instant) -> bytes:
+        """The PDU of the answer to the PDU of a request."""
+        function = pdu[0]
+        if function not in (1, 2, 3, 4) or len(pdu) != 5:
+            return bytes([function | 0x80, ILLEGAL_FUNCTION])
+        address, count = int.from_bytes(pdu[1:3], "big"), int.from_bytes(pdu[3:5], "big")
+        words = self.words(function, address, count, at)
+        if isinstance(words, int):
+            return bytes([function | 0x80, words])
+        if function in (1, 2):
+            bits = sum((word & 1) << i for i, word in enumerate(words))
+            data = bits.to_bytes((count + 7) // 8, "little")
+        else:
+            data = b"".join(word.to_bytes(2, "big") for word in words)
+        return bytes([function, len(data)]) + data
