@@ -1,0 +1,177 @@
+"""A full disk, a card that gives errors, a read-only file system: nothing committed is lost.
+
+Where a call to the system is to fail, strace makes it fail in a child process that uses the real
+store; the test then opens what the child left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.buffer import files
+from gateway.errors import StoreFull
+from gateway.metering.reading import Counts
+from tests.buffer.made import commits, confirmed, exported, filled, store_at, take
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An ext4 of 12 MB of its own."""
+    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
+        pytest.skip("needs root and Debian's e2fsprogs")
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(12_000_000)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
+    if subprocess.run(["mount", "-o", "loop", image, folder], check=False).returncode != 0:
+        pytest.skip("loop devices cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def fill_up(folder: Path) -> Path:
+    """Leave no room on the disk."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1_000_000, 100_000, 4_096, 512):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                pass
+    return filler
+
+
+async def test_on_a_full_disk_confirming_goes_on_and_storing_resumes_by_itself(
+    small_disk: Path,
+) -> None:
+    path = small_disk / "readings.db"
+    store = await filled(store_at(path), 50, range(100))
+    filler = fill_up(small_disk)
+    full_at = None
+    stored = 5_000
+    for moment, commit in enumerate(commits(50, range(100, 1_000))):
+        try:
+            await store.append(commit)
+            stored += 50
+        except StoreFull:
+            full_at = moment
+            break
+    assert full_at is not None
+    assert await store.counts() == Counts(stored=stored, pending=stored)
+    for nth in range(10):
+        taken = await take(store, 300)
+        await store.keep_slot("basement", b"before")
+        await store.settle("basement", confirmed(taken), f"slot {nth}".encode() * 10)
+    assert (await store.counts()).confirmed == 3_000
+    for commit in commits(50, range(2_000, 2_100)):
+        with pytest.raises(StoreFull):
+            await store.append(commit)
+    filler.unlink()
+    await store.append(commits(50, [4_000])[0])
+    await store.prune()
+    assert files.beside(path, ".ballast").exists()
+    counts = await store.counts()
+    assert (counts.confirmed, counts.stored) == (3_000, stored + 50)
+    await store.close()
+    again = store_at(path)
+    await again.open()
+    assert await again.counts() == counts == await again.check_counts()
+    assert await again.slot("basement") == b"slot 9" * 10
+    await again.close()
+
+
+async def test_a_disk_that_is_full_at_the_start_says_so(small_disk: Path) -> None:
+    path = small_disk / "readings.db"
+    fill_up(small_disk)
+    store = store_at(path)
+    with pytest.raises(StoreFull):
+        await store.open()
+    (small_disk / "filler").unlink()
+    assert (await store.open()).new
+    await store.close()
+
+
+CHILD = """
+import asyncio, json, sys
+from pathlib import Path
+from gateway.errors import StoreError
+from tests.buffer.made import commits, confirmed, series, store_at, take
+
+async def main():
+    store = store_at(Path(sys.argv[1]))
+    kept, errors = [], []
+    async def attempt(what, work):
+        try:
+            await work()
+            kept.append(what)
+        except StoreError as error:
+            errors.append(type(error).__name__)
+    for what in ("opened", "declared"):
+        while what not in kept:
+            if what == "opened":
+                await attempt(what, store.open)
+            else:
+                await attempt(what, lambda: store.declare([series(nth) for nth in range(3)]))
+    for moment, commit in enumerate(commits(3, range(12))):
+        await attempt(moment, lambda: store.append(commit))
+        if moment % 4 == 3:
+            taken = await take(store, 4)
+            await attempt("slot", lambda: store.keep_slot("basement", b"x" * moment))
+            settled = confirmed(taken)
+            await attempt("settled", lambda: store.settle("basement", settled, b"y" * moment))
+    counts = await store.counts()
+    print(json.dumps([kept, errors, counts.balanced]))
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs Debian's strace")
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [("fdatasync", "EIO"), ("pwrite64", "ENOSPC"), ("pwrite64", "EIO"), ("pwrite64", "EROFS")],
+)
+@pytest.mark.parametrize("first", [12, 15, 21, 33])
+async def test_a_call_that_fails_loses_nothing_that_was_acknowledged(
+    tmp_path: Path, call: str, error: str, first: int
+) -> None:
+    """The nth call and the one after it fail, then the device works again."""
+    path = tmp_path / "readings.db"
+    answer = subprocess.run(
+        [
+            "strace", "-f", "-qq", "-o", tmp_path / "trace", "-e", f"trace={call}",
+            "-e", f"inject={call}:error={error}:when={first}..{first + 1}",
+            sys.executable, "-c", CHILD, path,
+        ],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    kept, _, balanced = json.loads(answer.stdout)
+    assert balanced
+    moments = {what for what in kept if isinstance(what, int)}
+    assert len(moments) >= 9  # it goes on after the error
+    store = store_at(path)
+    opened = await store.open()
+    assert opened.set_aside is None
+    counts = await store.counts()
+    assert counts == await store.check_counts()
+    assert counts.confirmed >= 4 * kept.count("settled")
+    rows = {(meter, stamp): value for meter, stamp, value, _ in await exported(store)}
+    for commit in commits(3, moments):
+        for one in commit.readings:
+            assert rows[one.key.meter_id, one.stamp] == one.value
+    await store.close()
