@@ -19,8 +19,7 @@ from gateway.modbus.settings import SerialLink
 LIBRARY = Library(None)
 NAMES = LIBRARY.names()
 FACTS = [
-    json.loads(line)
-    for line in (Path(__file__).parent / "facts.jsonl").read_text().splitlines()
+    json.loads(line) for line in (Path(__file__).parent / "facts.jsonl").read_text().splitlines()
 ]
 
 REQUIRED = {
