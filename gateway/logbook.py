@@ -121,7 +121,7 @@ _event(
     "meter.online",
     "info",
     "meter bus unit lost for",
-    "The meter answers again. `lost` counts the values that are missing.",
+    "The meter answers again. `lost` counts the rounds in which it gave nothing.",
     "Nothing to do.",
 )
 _event(

@@ -16,7 +16,7 @@ from gateway.energinet.client import Client
 from gateway.energinet.uploader import Uploader
 from gateway.errors import GatewayError
 from gateway.metering.interval import next_boundary
-from gateway.metering.meter import Meter
+from gateway.metering.meter import Meter, Outcome
 from gateway.metering.reading import Commit, Sample
 from gateway.modbus.poller import Ask, Poller
 from gateway.rounds import BusRounds, restore
@@ -50,7 +50,7 @@ class Plant:
             settings = [meter for meter in config.meters if meter.bus == bus.name]
             if not settings:
                 continue
-            poller = Poller(bus, settings, clock, random=random)
+            poller = Poller(bus, settings, clock, random=random, keep=self._keep)
             of_bus = [self.meters[meter.name] for meter in settings]
             self.pollers[bus.name] = poller
             self.rounds[bus.name] = BusRounds(
@@ -80,6 +80,9 @@ class Plant:
         series = [one for meter in self.meters.values() for one in meter.series()]
         await self._store.declare(series)
         await restore(list(self.meters.values()), self._store)
+        learnt = await self._store.states()
+        for poller in self.pollers.values():
+            poller.recall(learnt)
         start = asyncio.create_task
         self._round_tasks = [start(rounds.run()) for rounds in self.rounds.values()]
         self._tasks = [
@@ -114,6 +117,10 @@ class Plant:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self.committer.flush()
+
+    def _keep(self, key: str, learnt: bytes) -> None:
+        """What a poller learnt of a meter goes to the buffer with the next commit."""
+        self.committer.add(key, Outcome(state=learnt))
 
     def _stored(self, commit: Commit) -> None:
         for sender in {self._sender_of.get(reading.key) for reading in commit.readings}:

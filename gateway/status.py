@@ -14,7 +14,7 @@ from gateway.metering.reading import Counts, Sample
 from gateway.metering.settings import MeterSettings
 from gateway.metering.source import Source
 from gateway.modbus.health import UnitReport
-from gateway.modbus.poller import LinkReport
+from gateway.modbus.line import LinkReport
 from gateway.plant import Plant
 
 

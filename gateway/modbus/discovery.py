@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from gateway.errors import DeviceException
 from gateway.metering.profile import SunSpec
@@ -20,63 +20,64 @@ from gateway.modbus.plan import Read
 _MARKER: Final = (0x5375, 0x6E53)
 _END: Final = 0xFFFF
 _MOST_MODELS: Final = 64
-FUNCTION: Final = 3
+_FUNCTION: Final = 3
+_BASE: Final = 40000
+"""The base that profiles are written for."""
 
 Reader = Callable[[Read], Awaitable[Block]]
 
 
 @frozen
 class Place:
-    """How far a meter's registers stand from where its profile has them."""
+    """Where a meter has what its profile has at base 40000."""
 
-    common: int
-    """What to add to addresses of the common block."""
-    model: int
-    """What to add to addresses of the meter model, from its header on."""
+    base: int
+    """Of the marker, and so of the common block behind it."""
     header: int
+    """Of the meter model."""
+    named: int
     """The header's address in the profile."""
 
     def shift(self, address: int) -> int:
         """Where an address of the profile is on this meter."""
-        return address + (self.model if address >= self.header else self.common)
-
-    def unshift(self, block: Block) -> Block:
-        """A block of this meter at the addresses of the profile."""
-        model = block.address >= self.header + self.model
-        moved = self.model if model else self.common
-        return Block(block.function, block.address - moved, block.words)
+        if address >= self.named:
+            return address - self.named + self.header
+        return address - _BASE + self.base
 
     def moved(self, register: Register) -> Register:
-        """A register of the profile where this meter has it."""
-        from attrs import evolve
-
+        """A register of the profile, where this meter has it."""
         return evolve(register, address=self.shift(register.address))
 
+    def unshift(self, block: Block) -> list[Block]:
+        """A block of this meter at the addresses of the profile; one that reaches from the common
+        block into the model becomes two."""
+        before = min(max(self.header - block.address, 0), len(block.words))
+        parts = (
+            (block.address - self.base + _BASE, block.words[:before]),
+            (block.address + before - self.header + self.named, block.words[before:]),
+        )
+        return [Block(block.function, address, words) for address, words in parts if words]
 
-async def locate(sunspec: SunSpec, read: Reader) -> Place | None:
-    """Find the meter model; None where the unit has no such model.
+
+async def locate(sunspec: SunSpec, base: int, read: Reader) -> Place | None:
+    """Look for the marker at one base and walk to the meter model; None where it has none.
 
     Raises what `read` raises, but for exceptions 1 to 3 on a base that is not there.
     """
-    for base in sunspec.bases:
-        try:
-            marker = await read(Read(FUNCTION, base, 2))
-        except DeviceException as error:
-            if error.code in (1, 2, 3):
-                continue
-            raise
-        if marker.words == _MARKER:
-            return await _walk(sunspec, base, read)
-    return None
-
-
-async def _walk(sunspec: SunSpec, base: int, read: Reader) -> Place | None:
+    try:
+        marker = await read(Read(_FUNCTION, base, 2))
+    except DeviceException as error:
+        if error.code in (1, 2, 3):
+            return None
+        raise
+    if marker.words != _MARKER:
+        return None
     at = base + 2
     for _ in range(_MOST_MODELS):
-        model, length = (await read(Read(FUNCTION, at, 2))).words
-        if model == _END or at + 2 + length > 0xFFFF:
-            return None
+        model, length = (await read(Read(_FUNCTION, at, 2))).words
         if model in sunspec.models:
-            return Place(base - sunspec.bases[0], at - sunspec.header, sunspec.header)
+            return Place(base, at, sunspec.header)
+        if model == _END or at + 2 + length > 0xFFFD:
+            return None
         at += 2 + length
     return None

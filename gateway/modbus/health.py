@@ -12,43 +12,60 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import define, field, frozen
 
+from gateway.modbus.plan import Read
+
 State: TypeAlias = Literal["unknown", "online", "offline"]
 
 OFFLINE_AFTER: Final = 3
-"""Silent requests in a row that make a unit offline; one alone may be noise."""
+"""Rounds in a row without a value that make a unit offline; one alone may be noise."""
+NEVER_SEEN_AFTER: Final = 2
+"""The same for a unit that has not answered yet: more likely its address is wrong."""
 FIRST_PAUSE: Final = 0.5
+"""Seconds before a silent unit is tried again; doubled each time."""
 LONGEST_PAUSE: Final = 60.0
+LATEST_ANSWER: Final = 30.0
+"""Seconds after which no answer comes any more, not from behind a gateway's queue either."""
 SHARE_OF_DEAD: Final = 0.1
+"""Of a bus's time, for all its silent units together."""
 _CREDIT: Final = 5.0  # seconds of probes that a bus may save up
-_SHORTEST: Final = 0.1  # seconds; below, a busy machine would make timeouts of its own
-_MARGIN: Final = 3.0
-_FORGET: Final = 0.98
+_MARGIN: Final = 3.0  # a timeout is so many times the slowest answer
+_FORGET: Final = 0.98  # the slowest answer fades by this with each quicker one
+
+NOISY: Final = 0.1
+"""Share of damaged answers that is worth a line in the log."""
+_NOISY_AFTER: Final = 100  # requests
+_NOISY_AGAIN: Final = 86_400.0  # seconds; a bad line is bad for weeks
 
 
 @frozen
 class UnitReport:
-    """A unit as `status` shows it. Times in seconds."""
+    """A unit as `status` shows it. Times in seconds, instants monotonic."""
 
     meter: str
     unit: int
     state: State
     since: float
-    """Monotonic instant of the last change of state."""
+    """Of the last change of state."""
     reason: str
     requests: int
     errors: Mapping[str, int]
+    """Reason of the error to how many there were."""
     turnaround: float | None
     timeout: float
     lost: int
+    last_answer: float | None
 
 
 @define
 class Unit:
-    """One meter on a bus."""
+    """One meter on a bus, as its answers show it."""
 
     meter: str
     unit: int
-    longest_timeout: float
+    longest: float
+    """The longest timeout that is allowed, seconds."""
+    shortest: float
+    """The shortest that makes sense: below it a busy machine would make timeouts of its own."""
     answer_time: float = 0.0
     """What its document allows it to take; 0: not said."""
     state: State = "unknown"
@@ -57,53 +74,105 @@ class Unit:
     silent: int = 0
     """Requests in a row without an answer."""
     lost: int = 0
-    """Asks in a row that gave nothing."""
+    """Rounds in a row that gave nothing."""
     requests: int = 0
     errors: Counter[str] = field(factory=Counter)
     turnaround: float | None = None
-    peak: float | None = None
-    stale: tuple[int, int] | None = None
-    """Shape of a request that timed out: a late answer to it may still come, so no request of
-    that shape goes out before one of another shape was answered."""
+    """A usual one, for planning."""
+    last_answer: float | None = None
+    doubts: dict[Read, float] = field(factory=dict)
+    """Requests that were not answered, with when that was: what comes late may fit another
+    request of the same shape, so none goes out before one of a shape without doubt was answered."""
     next_try: float = 0.0
+    _peaks: dict[Read, float] = field(factory=dict)
+    """The slowest answer to each read: some blocks take a meter far longer than others."""
+    _slow: set[Read] = field(factory=set)
+    _damaged: int = 0
+    _counted: int = 0
+    _noisy_until: float = 0.0
 
-    @property
-    def timeout(self) -> float:
-        """Seconds to wait for an answer: learnt from those that came, at most what is set."""
-        if self.peak is None or self.silent:
-            return self.longest_timeout
-        return min(self.longest_timeout, max(_SHORTEST, self.answer_time, _MARGIN * self.peak))
+    def timeout(self, read: Read) -> float:
+        """Seconds to wait for the answer to a read: learnt from those that came."""
+        if self.silent == 1:
+            return self._learnt()
+        if self.silent or read not in self._peaks or read in self._slow:
+            return self.longest
+        return self._learnt()
 
-    def answered(self, turnaround: float) -> None:
+    def _learnt(self) -> float:
+        slowest = max(self._peaks.values(), default=self.longest)
+        return min(self.longest, max(self.shortest, self.answer_time, _MARGIN * slowest))
+
+    def answered(self, read: Read, turnaround: float, now: float) -> None:
         """It answered, be it with an exception."""
-        self.requests += 1
+        self._count()
         self.silent = 0
-        self.turnaround = turnaround
-        self.peak = max(turnaround, (self.peak or 0.0) * _FORGET)
+        self.last_answer = now
+        if self.turnaround is None:
+            self.turnaround = turnaround
+        self.turnaround += 0.2 * (turnaround - self.turnaround)
+        self._slow.discard(read)
+        self._peaks[read] = max(turnaround, self._peaks.get(read, 0.0) * _FORGET)
+        if self.doubts and read.shape not in self.doubted(now):
+            self.doubts.clear()  # units answer in order: nothing older can come
 
-    def failed(self, reason: str, now: float) -> None:
-        """No answer, or none to be trusted."""
-        self.requests += 1
+    def fell_silent(self, read: Read, reason: str, now: float) -> None:
+        """No answer within the timeout, or none says the gateway before it."""
+        self._count()
         self.errors[reason] += 1
         self.reason = reason
-        if reason == "timeout":
-            self.silent += 1
-            pause = FIRST_PAUSE * 2.0 ** min(self.silent - 1, 10)
-            self.next_try = now + min(pause, LONGEST_PAUSE)
+        self.silent += 1
+        pause = FIRST_PAUSE * 2.0 ** min(self.silent - 1, 10)
+        self.next_try = now + min(pause, LONGEST_PAUSE)
+        self._slow.add(read)  # perhaps it only takes longer now: waited for until it answers
 
-    @property
-    def suspect(self) -> bool:
-        """Has to be probed before it is asked for all it has."""
-        return self.silent > 0
+    def failed(self, reason: str, *, damaged: bool) -> None:
+        """An error that does not mean that the unit is silent."""
+        self._count()
+        self.errors[reason] += 1
+        self.reason = reason
+        self._damaged += damaged
+
+    def _count(self) -> None:
+        self.requests += 1
+        self._counted += 1
+
+    def doubted(self, now: float) -> set[tuple[int, int]]:
+        """The shapes of which a late answer may still come."""
+        self.doubts = {read: at for read, at in self.doubts.items() if now - at < LATEST_ANSWER}
+        return {read.shape for read in self.doubts}
+
+    def doubtful(self, read: Read, now: float) -> bool:
+        """Could the late answer to another request be taken for the answer to this one?"""
+        if not self.doubts:
+            return False
+        self.doubted(now)
+        return any(other.shape == read.shape and other != read for other in self.doubts)
+
+    def worth_another(self, waited: float) -> bool:
+        """Is one more try in the same round worth it? Requests get lost too: a unit that answered
+        up to now gets a second one, if both together take no longer than one timeout.
+        """
+        return self.state == "online" and self.silent == 1 and 2 * waited <= self.longest
 
     def due(self, now: float, *, urgent: bool) -> bool:
-        """May it be asked now? At a boundary a unit that was silent only lately is tried early."""
-        if not self.silent:
-            return True
-        return now >= self.next_try or (urgent and self.silent < OFFLINE_AFTER)
+        """May it be asked now, if there is time for a silent one?"""
+        return not self.silent or urgent or now >= self.next_try
+
+    def noise(self, now: float) -> tuple[int, int] | None:
+        """Damaged answers and requests since the last word on it, if there is one to say now."""
+        if self._counted < _NOISY_AFTER:
+            return None
+        damaged, counted = self._damaged, self._counted
+        self._damaged = self._counted = 0
+        if damaged <= NOISY * counted or now < self._noisy_until:
+            return None
+        self._noisy_until = now + _NOISY_AGAIN
+        return damaged, counted
 
     def report(self) -> UnitReport:
         """For `status`."""
+        timeout = self.longest if self.silent > 1 else self._learnt()
         return UnitReport(
             self.meter,
             self.unit,
@@ -113,8 +182,9 @@ class Unit:
             self.requests,
             dict(self.errors),
             self.turnaround,
-            self.timeout,
+            timeout,
             self.lost,
+            self.last_answer,
         )
 
 

@@ -1,0 +1,149 @@
+"""The state of a bus's port or connection: opened when needed, after a failure with a back-off."""
+
+from __future__ import annotations
+
+import random
+from typing import Final, Protocol
+
+from attrs import frozen
+
+from gateway.clock import Clock
+from gateway.errors import LinkDown
+from gateway.logbook import log
+from gateway.metering.reading import Block
+from gateway.modbus.plan import Read
+from gateway.modbus.settings import BusSettings, SerialLink
+
+FIRST_PAUSE: Final = 1.0
+"""Seconds before a link that failed is tried again; doubled each time."""
+LONGEST_PAUSE: Final = 60.0
+
+
+class Wire(Protocol):
+    """What is asked over; a `Bus`."""
+
+    busy: float
+    turnaround: float
+
+    @property
+    def is_open(self) -> bool:
+        """Is there a port or connection to ask over?"""
+
+    async def open(self) -> None:
+        """Open it; nothing if it is open. Raises LinkDown."""
+
+    async def close(self) -> None:
+        """Close it."""
+
+    async def read(self, unit: int, read: Read, *, timeout: float, pause: float = 0.0) -> Block:
+        """Ask once. Raises LinkDown and what a meter may answer."""
+
+
+@frozen
+class LinkReport:
+    """A bus as `status` shows it."""
+
+    bus: str
+    up: bool
+    since: float
+    """Monotonic instant of the last change."""
+    error: str
+    busy: float
+    """Its load: share of the time since the start in which requests were under way."""
+
+
+class Line:
+    """The wire of one bus, kept open. Changes of its state are logged once."""
+
+    def __init__(
+        self, settings: BusSettings, wire: Wire, clock: Clock, random: random.Random
+    ) -> None:
+        self.wire = wire
+        self.outages = 0
+        """How often it was lost: what was learnt over it may be of another device now."""
+        self._settings = settings
+        self._clock = clock
+        self._random = random
+        self._began = self._since = clock.monotonic()
+        self._up: bool | None = None
+        self._error = ""
+        self._answers = 0
+        self._next_try = 0.0
+        self._pause = FIRST_PAUSE
+
+    @property
+    def up(self) -> bool:
+        """Has the last request over it come through, answered or not?"""
+        return bool(self._up)
+
+    async def ready(self) -> bool:
+        """Open the link unless it is open, or was lost a moment ago."""
+        if self.wire.is_open:
+            return True
+        if self._clock.monotonic() < self._next_try:
+            return False
+        try:
+            await self._open()
+        except LinkDown as error:
+            self.lost(error)
+            return False
+        return True
+
+    async def renewed(self) -> bool:
+        """Did a link that had answered before, and was closed by the other end, open again?
+
+        Devices close connections that were idle for a while, or after each answer.
+        """
+        if not self._answers:
+            return False
+        try:
+            await self._open()
+        except LinkDown:
+            return False
+        return True
+
+    async def _open(self) -> None:
+        self._answers = 0
+        await self.wire.open()
+
+    def heard(self) -> None:
+        """An answer came."""
+        self._answers += 1
+        self.works()
+
+    def works(self) -> None:
+        """A request went out, whatever its unit did. A link that opens but breaks at the first
+        request is not up: that way its back-off grows, and the log stays short.
+        """
+        if self._up:
+            return
+        now = self._clock.monotonic()
+        down = None if self._up is None else f"{now - self._since:.0f}s"
+        log("bus.up", bus=self._settings.name, link=self._shown(), **{"for": down})
+        self._up, self._since, self._error = True, now, ""
+        self._pause = FIRST_PAUSE
+
+    def lost(self, error: LinkDown) -> None:
+        """The link cannot be used: it is tried again after a pause."""
+        now = self._clock.monotonic()
+        self.broken(str(error))
+        self._next_try = now + self._pause * self._random.uniform(0.8, 1.2)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def broken(self, why: str) -> None:
+        """It cannot be used, or leads nowhere."""
+        self._error = why
+        if self._up is not False:
+            self.outages += 1
+            self._up, self._since = False, self._clock.monotonic()
+            log("bus.down", bus=self._settings.name, link=self._shown(), error=why)
+
+    def report(self) -> LinkReport:
+        """For `status`."""
+        elapsed = max(self._clock.monotonic() - self._began, 1e-9)
+        share = min(1.0, self.wire.busy / elapsed)
+        return LinkReport(self._settings.name, self.up, self._since, self._error, share)
+
+    def _shown(self) -> str:
+        link = self._settings.link
+        return link.path if isinstance(link, SerialLink) else f"{link.host}:{link.port}"

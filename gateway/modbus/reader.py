@@ -1,0 +1,324 @@
+"""One meter on a bus: in which reads it is asked, how often again, and what it was seen to refuse.
+
+After a timeout, or an answer that could not be trusted, what comes late could be taken for the
+answer to the next request of the same shape. Over a line nothing else tells them apart, so a
+request of another shape has to be answered before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeAlias
+
+from attrs import define
+
+from gateway.clock import Clock
+from gateway.errors import BadAnswer, DeviceException, LinkDown, MeterError, MeterTimeout
+from gateway.logbook import LOGGER, log
+from gateway.metering.reading import Block, RawWords, Sample
+from gateway.metering.register import Register
+from gateway.metering.settings import MeterSettings
+from gateway.modbus.discovery import locate
+from gateway.modbus.health import Unit
+from gateway.modbus.line import Line
+from gateway.modbus.map import RegisterMap
+from gateway.modbus.plan import Read, Timing
+from gateway.modbus.settings import BusSettings
+
+Keep: TypeAlias = Callable[[str, bytes], None]
+"""Takes a key and what was learnt, to be kept over a restart; by and by is soon enough."""
+
+_ASSUMED_TURNAROUND: Final = 0.01  # seconds, before a unit was heard
+_BUSY_PAUSE: Final = 0.1  # seconds, before a busy unit (exceptions 5 and 6) is asked again
+_REFUSES = (1, 2, 3)
+_BUSY = (5, 6)
+_NO_PATH = 10
+_GATEWAY_TIMEOUT = 11
+
+
+@define
+class Tally:
+    """Requests of a round and how many of them failed."""
+
+    requests: int = 0
+    errors: int = 0
+
+
+class Answer:
+    """What one meter answered so far in a round."""
+
+    def __init__(self, clock: Clock, registers: tuple[Register, ...]) -> None:
+        self._clock = clock
+        self.registers = registers
+        self.blocks: list[Block] = []
+        self.faults: dict[str, str] = {}
+        self._at = clock.now()
+        self._boottime = clock.boottime()
+
+    def add(self, blocks: Iterable[Block]) -> None:
+        """Answers that can be trusted."""
+        if not self.blocks:
+            self._at, self._boottime = self._clock.now(), self._clock.boottime()
+        self.blocks.extend(blocks)
+
+    def fail(self, registers: Iterable[Register], reason: str) -> None:
+        """These were not read; the first reason stays."""
+        raw = RawWords(tuple(self.blocks))
+        for register in registers:
+            if raw.lookup(register) is None:
+                self.faults.setdefault(register.name, reason)
+
+    def sample(self, meter: str) -> Sample:
+        """As the rooms above take it."""
+        return Sample(
+            meter,
+            self._at,
+            self._clock.boot_id,
+            self._boottime,
+            RawWords(tuple(self.blocks)),
+            self.faults,
+            self._clock.synchronised(),
+        )
+
+
+class MeterReader:
+    """Asks one meter, over a line that all meters of the bus share."""
+
+    def __init__(
+        self,
+        settings: BusSettings,
+        meter: MeterSettings,
+        unit: Unit,
+        line: Line,
+        clock: Clock,
+        keep: Keep,
+    ) -> None:
+        self.meter = meter
+        self.unit = unit
+        self.tally = Tally()
+        self.key = f"modbus/{settings.name}/{meter.name}/{meter.unit}/{meter.profile.name}"
+        """What is learnt is kept under: another meter learns anew."""
+        self._settings = settings
+        self._line = line
+        self._clock = clock
+        self._keep = keep
+        # A serial server may give a late answer to whoever is connected then.
+        self._told_apart = settings.link.framing in ("tcp", "tls")
+        self._map = RegisterMap(meter.profile)
+        self._outages = line.outages
+
+    # ------------------------------------------------------------------------------- the round
+
+    async def read(self, registers: tuple[Register, ...], answer: Answer) -> None:
+        """Ask for these registers. What the unit or a gateway does ends in the answer's faults.
+
+        Raises LinkDown.
+        """
+        if self._outages != self._line.outages:  # another device may be at the other end now
+            self._outages = self._line.outages
+            self._map.settle(None)
+        try:
+            if self.unit.silent:
+                await self._probe()
+            await self._find_place()
+            reads, left_out = self._map.reads(registers, self._timing(), self._clock.now())
+            for register, code in left_out.items():
+                answer.fail((register,), f"exception_{code}")
+            for read in reads:
+                await self._ask(read, registers, answer)
+        except MeterError as error:
+            answer.fail(registers, error.reason)
+
+    async def _ask(self, read: Read, registers: Sequence[Register], answer: Answer) -> bool:
+        """One read, in parts where the whole is refused; was all of it given?
+
+        Raises LinkDown; MeterTimeout and a gateway's exceptions, after which nothing more is to
+        be had of the unit.
+        """
+        try:
+            block = await self._trusted(read)
+        except DeviceException as error:
+            if error.code in (_NO_PATH, _GATEWAY_TIMEOUT):
+                raise
+            inside = self._map.inside(read, registers)
+            if error.code in _REFUSES:
+                return await self._split(read, inside, error, answer)
+            answer.fail(inside, error.reason)
+            return False
+        except BadAnswer as error:
+            answer.fail(self._map.inside(read, registers), error.reason)
+            if not await self._line.ready():
+                raise LinkDown(self._settings.name, "the connection was lost") from error
+            return False
+        answer.add(self._map.blocks(block))
+        if self._map.has_refusals and self._map.give(self._map.inside(read, registers)):
+            self._learnt()
+        return True
+
+    async def _trusted(self, read: Read) -> Block:
+        """Ask until the answer can be trusted, at most `retries` times more."""
+        left = self._settings.retries
+        while True:
+            waited = self.unit.timeout(read)
+            try:
+                if self.unit.silent or self.unit.doubtful(read, self._clock.monotonic()):
+                    await self._probe()
+                return await self._once(read)
+            except LinkDown:
+                if not left or not await self._line.renewed():
+                    raise
+            except MeterTimeout:
+                if not left or not self.unit.worth_another(waited):
+                    raise
+                if not await self._line.ready():
+                    raise
+            except BadAnswer:
+                if not left or not await self._line.ready():
+                    raise
+            except DeviceException as error:
+                if error.code not in _BUSY or not left:
+                    raise
+                await self._clock.sleep(_BUSY_PAUSE)
+            left -= 1
+
+    async def _once(self, read: Read) -> Block:
+        unit, line = self.unit, self._line
+        began = self._clock.monotonic()
+        self.tally.requests += 1
+        outcome = "link_down"
+        try:
+            pause = self.meter.profile.limits.pause / 1000
+            block = await line.wire.read(unit.unit, read, timeout=unit.timeout(read), pause=pause)
+        except LinkDown:
+            self._doubt(read)
+            self.tally.errors += 1
+            raise
+        except MeterError as error:
+            outcome = error.reason
+            self.tally.errors += 1
+            self._judge(read, error)
+            raise
+        else:
+            outcome = "ok"
+            line.heard()
+            unit.answered(read, line.wire.turnaround, self._clock.monotonic())
+            return block
+        finally:
+            if LOGGER.isEnabledFor(logging.DEBUG):
+                took = f"{(self._clock.monotonic() - began) * 1000:.1f}ms"
+                log(
+                    "modbus.request",
+                    bus=self._settings.name,
+                    unit=unit.unit,
+                    block=read,
+                    duration=took,
+                    outcome=outcome,
+                )
+
+    def _judge(self, read: Read, error: MeterError) -> None:
+        """What an error says of the unit, and of the line."""
+        unit, now = self.unit, self._clock.monotonic()
+        if isinstance(error, DeviceException):
+            self._line.heard()
+            if error.code == _GATEWAY_TIMEOUT:
+                unit.fell_silent(read, error.reason, now)
+            elif error.code == _NO_PATH:
+                unit.failed(error.reason, damaged=False)
+            else:
+                unit.errors[error.reason] += 1
+                unit.reason = error.reason
+                unit.answered(read, self._line.wire.turnaround, now)
+            return
+        self._line.works()
+        self._doubt(read)
+        if isinstance(error, MeterTimeout):
+            unit.fell_silent(read, error.reason, now)
+        else:
+            unit.failed(error.reason, damaged=True)
+
+    def _doubt(self, read: Read) -> None:
+        if not self._told_apart:
+            self.unit.doubts[read] = self._clock.monotonic()
+
+    # ------------------------------------------------------------------------------ the probe
+
+    async def _probe(self) -> None:
+        """One short read of another shape than the one that is in doubt. Its words are not used:
+        once it was answered, no answer to what went before can come.
+        """
+        unit = self.unit
+        doubted = unit.doubted(self._clock.monotonic())
+        try:
+            await self._once(self._map.probe(doubted, self._timing()))
+        except DeviceException as error:
+            if error.code in (_NO_PATH, _GATEWAY_TIMEOUT):
+                raise
+            if doubted:
+                # Or was it a late answer to one in doubt? Exceptions look alike: wait until
+                # nothing is likely to come any more.
+                await self._clock.sleep(unit.longest)
+        unit.doubts.clear()
+
+    def _timing(self) -> Timing:
+        turnaround = self.unit.turnaround
+        if turnaround is None:
+            turnaround = _ASSUMED_TURNAROUND
+        pause = max(self._settings.pause, self.meter.profile.limits.pause)
+        return Timing.of(self._settings.link, turnaround, pause)
+
+    # ---------------------------------------------------------------------------- what is learnt
+
+    async def _split(
+        self, read: Read, inside: Sequence[Register], error: DeviceException, answer: Answer
+    ) -> bool:
+        """Ask for the halves of a read that was refused; False where a register is at fault."""
+        parts = self._map.halves(read, inside, self._timing())
+        if not parts:
+            for register in inside:
+                if self._map.refuse(register, error.code, self._clock.now()):
+                    self._say_refused(register, error.code)
+            answer.fail(inside, error.reason)
+        given = bool(parts)
+        for part in parts:
+            given &= await self._ask(part, inside, answer)
+        if given:
+            self._map.cut(inside)
+        self._learnt()
+        return given
+
+    def _say_refused(self, register: Register, code: int) -> None:
+        log(
+            "meter.register_refused",
+            meter=self.meter.name,
+            bus=self._settings.name,
+            unit=self.unit.unit,
+            register=register.name,
+            exception=code,
+        )
+
+    def _learnt(self) -> None:
+        self._keep(self.key, self._map.learnt())
+
+    def recall(self, learnt: bytes) -> None:
+        """Go on from what `keep` was given before."""
+        self._map.recall(learnt)
+
+    async def _find_place(self) -> None:
+        """Where a SunSpec meter has its registers; each base is tried in turn."""
+        sunspec, known = self.meter.profile.sunspec, self._map
+        if sunspec is None or known.place is not None:
+            return
+        for _ in sunspec.bases:
+            try:
+                base = sunspec.bases[known.base % len(sunspec.bases)]
+                place = await locate(sunspec, base, self._trusted)
+            except MeterError:
+                known.base += 1  # perhaps it is silent only where it has nothing
+                raise
+            if place is not None:
+                known.settle(place)
+                self._learnt()
+                return
+            known.base += 1
+        raise DeviceException(self._settings.name, self.unit.unit, "SunSpec meter model", 2)
