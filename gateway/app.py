@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -11,19 +12,22 @@ from typing import Any, Final
 from gateway import __version__
 from gateway.buffer.store import Store
 from gateway.clock import Clock, SystemClock
+from gateway.commits import RETRY, either, log_failure
 from gateway.config import Loaded, load
 from gateway.config.settings import GatewayConfig
 from gateway.control import ControlServer, socket_path
-from gateway.errors import ConfigurationError, StoreError
+from gateway.errors import ConfigurationError, GatewayError, NotPermitted, StoreError
 from gateway.logbook import log, set_up
 from gateway.modbus.poller import Ask, Poller
 from gateway.plant import Plant, meter_named, sender_named
-from gateway.service import InstanceLock, Systemd, on_signals
+from gateway.service import InstanceLock, Systemd, leave, on_signals
 from gateway.status import Status, meter_view, report_view
 from gateway.summary import Summary
 
 _HEARTBEAT: Final = 10.0
 """Seconds between two looks at whether everything makes progress."""
+_STOP_WITHIN: Final = 4.5
+"""Seconds after which a stop no longer waits: for a card or a name server that does not answer."""
 
 
 class Gateway:
@@ -44,13 +48,20 @@ class Gateway:
         self._reread = reread
         self._systemd = systemd or Systemd({})
         self.store = Store(config.buffer, self.clock)
-        self.plant = Plant(config, self.store, self.clock, self._random)
+        self._hour = asyncio.Event()
+        self.plant = self._plant(config)
+        self.summary = Summary(self.clock)
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._reason = "asked to"
-        self._refused = False
-        """Is an old configuration in force because the file on disk has mistakes?"""
+        self._error: GatewayError | None = None
+        """What makes it end by itself."""
+        self._refused = ""
+        """Why an old configuration is in force; empty: it is the one on disk."""
         self._since = self.clock.now()
+
+    def _plant(self, config: GatewayConfig) -> Plant:
+        return Plant(config, self.store, self.clock, self._random, self._hour.set)
 
     # ------------------------------------------------------------------------------ from outside
 
@@ -58,6 +69,11 @@ class Gateway:
         """End in order."""
         self._reason = reason
         self._stop.set()
+
+    async def stopping(self) -> str:
+        """Wait until it was told to stop; why."""
+        await self._stop.wait()
+        return self._reason
 
     def reload(self) -> None:
         """Read the configuration again; keep the old one where the new one has mistakes."""
@@ -70,48 +86,79 @@ class Gateway:
         )
 
     async def run(self) -> None:
-        """Until `stop`. Raises AlreadyRunning, NotPermitted, StoreError."""
+        """Until `stop`. Raises AlreadyRunning, NotPermitted, StoreError; GatewayError where a part
+        of it ended that must not."""
         with InstanceLock(Path(f"{self.config.buffer.path}.lock")):
-            opened = await self.store.open()
+            pending = await self._open()
             try:
-                if opened.slots_lost:
-                    for uploader in self.plant.uploaders.values():
-                        uploader.hold()
-                await self._serve(opened.pending)
+                await self._serve(pending)
             finally:
                 await self.store.close()
+        if self._error is not None:
+            raise self._error
 
     # -------------------------------------------------------------------------------- the service
 
+    async def _open(self) -> int:
+        patience = asyncio.create_task(self._ask_for_patience())
+        try:
+            return await open_buffer(self.store, self.plant)
+        finally:
+            patience.cancel()
+
+    async def _ask_for_patience(self) -> None:
+        """A large buffer that has to be salvaged takes longer than systemd waits for a start."""
+        while True:
+            await self.clock.sleep(_HEARTBEAT)
+            extended = f"EXTEND_TIMEOUT_USEC={round(6 * _HEARTBEAT * 1e6)}"
+            self._systemd.notify(extended, "STATUS=opening the buffer")
+
     async def _serve(self, pending: int) -> None:
         control = ControlServer(socket_path(self.config.buffer.path), self._verbs())
-        await self.plant.start()
-        await control.open()
-        config = self.config
-        log(
-            "gateway.started",
-            version=__version__,
-            config=config.path,
-            buses=len(config.buses),
-            meters=len(config.meters),
-            senders=len(config.energinet.senders),
-            pending=pending,
-            clock="synchronised" if self.clock.synchronised() else "not synchronised",
-        )
-        self._systemd.notify("READY=1", "STATUS=running")
-        heart = asyncio.create_task(self._heartbeat())
-        hours = asyncio.create_task(self._hours())
+        beside: list[asyncio.Task[None]] = []
         try:
+            await self.plant.start()
+            await self._listen(control)
+            config = self.config
+            log(
+                "gateway.started",
+                version=__version__,
+                config=config.path,
+                buses=len(config.buses),
+                meters=len(config.meters),
+                senders=len(config.energinet.senders),
+                pending=pending,
+                clock="synchronised" if self.clock.synchronised() else "not synchronised",
+            )
+            self._systemd.notify("READY=1", "STATUS=running")
+            await self.summary.begin(self.store)
+            beside += [asyncio.create_task(self._heartbeat()), asyncio.create_task(self._hours())]
             await self._until_stopped()
+        except Exception as error:
+            self._reason = str(error) or repr(error)
+            raise
         finally:
             self._systemd.notify("STOPPING=1")
-            for task in (heart, hours):
+            for task in beside:
                 task.cancel()
-            await asyncio.gather(heart, hours, return_exceptions=True)
+            await asyncio.gather(*beside, return_exceptions=True)
             await control.close()
             await self.plant.stop()
-            pending = (await self.store.counts()).pending
-            log("gateway.stopped", reason=self._reason, pending=pending)
+            self.plant.committer.give_up("stopped")
+            log("gateway.stopped", reason=self._reason, pending=await self._pending())
+
+    async def _listen(self, control: ControlServer) -> None:
+        """Commands are for people; readings are brought home without them too."""
+        try:
+            await control.open()
+        except NotPermitted as error:
+            log("task.failed", task="control", error=str(error), where="opening the socket")
+
+    async def _pending(self) -> int | None:
+        try:
+            return (await self.store.counts()).pending
+        except StoreError:
+            return None
 
     async def _until_stopped(self) -> None:
         while not self._stop.is_set():
@@ -121,40 +168,66 @@ class Gateway:
                 wait.cancel()
             if self._reload.is_set() and not self._stop.is_set():
                 self._reload.clear()
+                now = f"MONOTONIC_USEC={round(self.clock.monotonic() * 1e6)}"
+                self._systemd.notify("RELOADING=1", now)
                 await self._take_new_configuration()
+                self._systemd.notify("READY=1")
 
     async def _take_new_configuration(self) -> None:
-        if self._reread is None:
-            return
-        self._systemd.notify("RELOADING=1")
         try:
-            config = self._reread().config
-            if config.buffer != self.config.buffer:
-                log(
-                    "config.refused",
-                    config=config.path,
-                    mistakes=1,
-                    first="a changed buffer takes effect at the next start",
-                )
-                self._refused = True
+            config = await self._read_again()
+            if config is None:
                 return
+            self._judge(config)
+            plant = self._plant(config)
         except ConfigurationError as error:
             first = error.mistakes[0]
-            log(
-                "config.refused",
-                config=self.config.path,
-                mistakes=len(error.mistakes),
-                first=f"{first.file}:{first.line}:{first.column}: {first.message}",
-            )
-            self._refused = True
-            return
-        finally:
-            self._systemd.notify("READY=1")
+            where = f"{first.file}:{first.line}:{first.column}: {first.message}"
+            self._refuse(len(error.mistakes), where, "the file has mistakes")
+        except GatewayError as error:
+            self._refuse(1, str(error), str(error))
+        except Exception as error:  # the border of a reload: what is in force stays so
+            log_failure("reload", error)
+            self._refuse(1, repr(error), "the new one could not be read")
+        else:
+            await self._change_over(config, plant)
+
+    async def _read_again(self) -> GatewayConfig | None:
+        """In a thread: hundreds of meters take seconds, in which the others are asked on."""
+        if self._reread is None:
+            return None
+        reading = asyncio.create_task(asyncio.to_thread(self._reread))
+        stopped = asyncio.create_task(self._stop.wait())
+        await asyncio.wait([reading, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        return None if self._stop.is_set() else (await reading).config
+
+    def _judge(self, config: GatewayConfig) -> None:
+        if config.buffer != self.config.buffer or config.clock != self.config.clock:
+            raise GatewayError("a changed buffer or clock takes effect at the next start")
+        if self.plant.committer.failing:
+            raise GatewayError("the buffer cannot be written, reload again when it can")
+
+    def _refuse(self, mistakes: int, first: str, why: str) -> None:
+        log("config.refused", config=self.config.path, mistakes=mistakes, first=first)
+        self._refused = why
+
+    async def _change_over(self, config: GatewayConfig, plant: Plant) -> None:
         await self.plant.stop()
-        self.config, self._refused = config, False
+        # What the new plant goes on from has to be stored before.
+        while not await self.plant.committer.flush() and not self._stop.is_set():
+            await either(self._stop, RETRY, self.clock)
+        self.plant.committer.give_up("stopped")
+        self.summary.carry(self.plant)
+        self.config, self.plant, self._refused = config, plant, ""
         set_up(format=config.log.format, level=config.log.level)
-        self.plant = Plant(config, self.store, self.clock, self._random)
-        await self.plant.start()
+        while not self._stop.is_set():
+            try:
+                await plant.start()
+                break
+            except StoreError as error:
+                log("task.failed", task="reload", error=str(error), where="buffer")
+                await either(self._stop, 60.0, self.clock)
         log(
             "config.reloaded",
             config=config.path,
@@ -166,23 +239,34 @@ class Gateway:
     async def _heartbeat(self) -> None:
         """Feed the watchdog for as long as everything makes progress."""
         every = min(_HEARTBEAT, (self._systemd.watchdog or 60) / 4)
+        said = ""
         while True:
-            if not (what := self.plant.stuck()):
+            if (failed := self.plant.failed()) is not None:
+                name, error = failed
+                if isinstance(error, Exception):
+                    log_failure(name, error)
+                self._error = GatewayError(f"{name} ended", hint="report this with its log")
+                self.stop(f"{name} ended")
+                return
+            what = self.plant.stuck()
+            if not what:
                 self._systemd.notify("WATCHDOG=1")
-            else:
+            elif what != said:
                 log("task.failed", task="watchdog", error="no progress", where=what)
+            said = what
             await self.clock.sleep(every)
 
     async def _hours(self) -> None:
-        summary = Summary(self.clock)
         while True:
-            await self.plant.hourly.wait()
-            self.plant.hourly.clear()
+            await self._hour.wait()
+            self._hour.clear()
             try:
                 await self.store.prune()
-                await summary.say(self.plant, self.store)
+                await self.summary.say(self.plant, self.store)
             except StoreError as error:  # said by the committer; the next hour tries again
-                log("task.failed", task="hourly", error=repr(error), where="buffer")
+                log("task.failed", task="hourly", error=str(error), where="buffer")
+            except Exception as error:  # the border of an hour
+                log_failure("hourly", error)
 
     # ------------------------------------------------------------------------------ for commands
 
@@ -193,24 +277,48 @@ class Gateway:
         return await self.status()
 
     async def _on_read(self, request: Mapping[str, Any]) -> Any:
-        meter = meter_named(self.plant.meters, str(request.get("meter")))
-        return meter_view(meter.settings, await self.plant.read(meter.name))
+        plant = self.plant
+        meter = meter_named(plant.meters, str(request.get("meter")))
+        return meter_view(meter.settings, await plant.answer(plant.read(meter.name)))
 
     async def _on_send(self, request: Mapping[str, Any]) -> Any:
-        uploader = sender_named(self.plant, request.get("sender"))
-        report = await uploader.once(dry_run=bool(request.get("dry_run")))
-        return report_view(report)
+        plant = self.plant
+        uploader = sender_named(plant, request.get("sender"))
+        dry_run = bool(request.get("dry_run"))
+        return report_view(await plant.answer(uploader.once(dry_run=dry_run)))
 
 
 async def run_service(path: Path, config: GatewayConfig) -> int:
     """`meter-gateway run`: the service until a signal; its exit code."""
     gateway = Gateway(config, reread=lambda: load(path), systemd=Systemd())
     undo = on_signals(gateway.stop, gateway.reload)
-    try:
-        await gateway.run()
-    finally:
-        undo()
+    running = asyncio.create_task(gateway.run())
+    stopping = asyncio.create_task(gateway.stopping())
+    await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        await asyncio.wait([running], timeout=_STOP_WITHIN)
+    if not running.done():  # what was stored is safe; only this process knows what was not
+        gateway.plant.committer.give_up("stopped")
+        log("gateway.stopped", reason=f"{stopping.result()}, cut after {_STOP_WITHIN} s")
+        leave(0)
+    stopping.cancel()
+    undo()
+    running.result()
+    if threading.active_count() > 1:  # one that waits for a name server holds nobody up
+        leave(0)
     return 0
+
+
+async def open_buffer(store: Store, plant: Plant) -> int:
+    """Open the buffer for the senders of a plant; how many values are pending.
+
+    Raises NotPermitted, StoreError.
+    """
+    opened = await store.open()
+    if opened.slots_lost:
+        for uploader in plant.uploaders.values():
+            uploader.hold()
+    return opened.pending
 
 
 async def read_meter(config: GatewayConfig, name: str) -> dict[str, Any]:
@@ -232,9 +340,9 @@ async def send_alone(config: GatewayConfig, sender: str | None, *, dry_run: bool
     with InstanceLock(Path(f"{config.buffer.path}.lock")):
         clock = SystemClock(assume_synchronised=config.clock.assume_synchronised)
         store = Store(config.buffer, clock)
-        await store.open()
+        plant = Plant(config, store, clock, random.Random())
+        await open_buffer(store, plant)
         try:
-            plant = Plant(config, store, clock, random.Random())
             series = [one for meter in plant.meters.values() for one in meter.series()]
             await store.declare(series)
             report = await sender_named(plant, sender).once(dry_run=dry_run)

@@ -163,6 +163,20 @@ class Committer:
             except Exception as error:  # the border of a commit
                 log_failure("commit", error)
 
+    @property
+    def failing(self) -> bool:
+        """Does the buffer take nothing now?"""
+        return self._failing_since is not None
+
+    def give_up(self, reason: str) -> None:
+        """The process ends: what the buffer did not take is lost, and said so."""
+        bundles = [*self._waiting, *([self._gathered] if self._gathered else [])]
+        stamps = [reading.stamp for bundle in bundles for reading in bundle.readings]
+        self._waiting.clear()
+        self._gathered = None
+        if stamps:
+            log("buffer.dropped", reason=reason, count=len(stamps), oldest=_shown(min(stamps)))
+
     async def flush(self) -> bool:
         """Commit what there is now; False where the buffer did not take all of it."""
         async with self._writing:
@@ -231,9 +245,13 @@ class Committer:
     def _say_lost(self) -> None:
         if self._oldest_lost is None:
             return
-        oldest = datetime.fromtimestamp(self._oldest_lost / 1000, UTC)
-        log("buffer.dropped", reason="memory", count=self._lost, oldest=f"{oldest:%FT%TZ}")
+        oldest = _shown(self._oldest_lost)
+        log("buffer.dropped", reason="memory", count=self._lost, oldest=oldest)
         self._lost, self._oldest_lost = 0, None
+
+
+def _shown(stamp: Instant) -> str:
+    return f"{datetime.fromtimestamp(stamp / 1000, UTC):%FT%TZ}"
 
 
 def _merged(gaps: Sequence[Gap]) -> list[Gap]:

@@ -22,6 +22,9 @@ from gateway.logbook import log
 MAX_LINE = 4_000_000
 """Bytes of a request or an answer: 500 meters with all their values are under a megabyte."""
 
+PATIENCE = 10.0
+"""Seconds that an asker gets to send its line, and to take the answer."""
+
 Verb = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
 
@@ -55,10 +58,9 @@ class ControlServer:
 
         The caller holds the instance lock, so a socket found here is left from a killed service.
         """
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
+            self._path.unlink(missing_ok=True)
             with _short(self._path) as address:
                 listener.bind(address)
             self._path.chmod(0o660)
@@ -78,11 +80,14 @@ class ControlServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            answer = await self._answer(await reader.readline())
+            async with asyncio.timeout(PATIENCE):
+                line = await reader.readline()
+            answer = await self._answer(line)
             writer.write(json.dumps(answer).encode() + b"\n")
-            await writer.drain()
-        except (ConnectionError, ValueError):
-            pass  # the asker went away, or sent more than a line may have
+            async with asyncio.timeout(PATIENCE):
+                await writer.drain()
+        except (ConnectionError, ValueError, TimeoutError):
+            writer.transport.abort()  # it went away, is silent, or sent more than a line may have
         finally:
             writer.close()
 

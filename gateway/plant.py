@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
+
+from attrs import frozen
 
 from gateway.buffer.store import Store
 from gateway.clock import MINUTE, SECOND, Clock, Instant, Millis
@@ -14,7 +17,7 @@ from gateway.commits import Committer
 from gateway.config.settings import GatewayConfig
 from gateway.energinet.client import Client
 from gateway.energinet.uploader import Uploader
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, StoreError, TryLater
 from gateway.metering.interval import next_boundary
 from gateway.metering.meter import Meter, Outcome
 from gateway.metering.reading import Commit, Sample
@@ -26,15 +29,34 @@ ROUND_GRACE: Final = 1.5
 """Seconds that a round under way gets at the end."""
 SEND_GRACE: Final = 2.0
 """Seconds that a request to Energinet gets at the end. A run ends within 5 s in all."""
+CLOSE_GRACE: Final = 1.0
+"""Seconds that the connection to Energinet gets to close."""
 STUCK: Final[Millis] = 10 * MINUTE
-"""A round or a request that takes longer than this makes no progress any more."""
+"""A bus that finishes no request, or a sender's request that has not ended, for this long makes no
+progress any more."""
+
+T = TypeVar("T")
+
+
+@frozen
+class _Seen:
+    """A round under way: when it began, how many requests the bus had made, and since when."""
+
+    began: float
+    requests: int
+    since: float
 
 
 class Plant:
     """Everything a reload replaces."""
 
     def __init__(
-        self, config: GatewayConfig, store: Store, clock: Clock, random: random.Random
+        self,
+        config: GatewayConfig,
+        store: Store,
+        clock: Clock,
+        random: random.Random,
+        hourly: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
         self._store = store
@@ -67,13 +89,13 @@ class Plant:
         self.schedule = Schedule(clock)
         for name, rounds in self.rounds.items():
             self.schedule.every(f"bus {name}", rounds.next, rounds.due)
-        self.hourly = asyncio.Event()
         hour = 60 * MINUTE
-        self.schedule.every(
-            "hourly", lambda at: next_boundary(at, hour, zone), lambda _: self.hourly.set()
-        )
+        self.schedule.every("hourly", lambda at: next_boundary(at, hour, zone), lambda _: hourly())
         self._tasks: list[asyncio.Task[None]] = []
         self._round_tasks: list[asyncio.Task[None]] = []
+        self._questions: set[asyncio.Task[Any]] = set()
+        self._seen: dict[str, _Seen] = {}
+        self._ending = False
 
     async def start(self) -> None:
         """Go on from what is stored. Raises StoreError."""
@@ -84,31 +106,38 @@ class Plant:
         for poller in self.pollers.values():
             poller.recall(learnt)
         start = asyncio.create_task
-        self._round_tasks = [start(rounds.run()) for rounds in self.rounds.values()]
+        self._round_tasks = [
+            start(rounds.run(), name=f"bus {name}") for name, rounds in self.rounds.items()
+        ]
         self._tasks = [
-            start(self.committer.run()),
-            start(self.schedule.run()),
-            *(start(uploader.run()) for uploader in self.uploaders.values()),
+            start(self.committer.run(), name="committer"),
+            start(self.schedule.run(), name="schedule"),
+            *(start(up.run(), name=f"sender {name}") for name, up in self.uploaders.items()),
         ]
         for uploader in self.uploaders.values():
             uploader.poke()
 
     async def stop(self) -> None:
         """End in order: what was read is committed, a request under way is let finish."""
+        self._ending = True
         for rounds in self.rounds.values():
             rounds.stop()
         await asyncio.gather(
             self._finish_rounds(),
             *(uploader.stop(SEND_GRACE) for uploader in self.uploaders.values()),
         )
-        for task in self._tasks:
+        ended = [*self._tasks, *self._questions]
+        for task in ended:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*ended, return_exceptions=True)
         for name in self.uploaders:  # of a request that was cut the outcome is unknown
-            await self._store.release_flight(name)
+            with contextlib.suppress(StoreError):
+                await self._store.release_flight(name)
         for poller in self.pollers.values():
             await poller.close()
-        await self._client.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_GRACE):
+                await self._client.close()
 
     async def _finish_rounds(self) -> None:
         if self._round_tasks:
@@ -127,28 +156,61 @@ class Plant:
             if sender in self.uploaders:
                 self.uploaders[sender].poke()
 
+    async def answer(self, question: Coroutine[Any, Any, T]) -> T:
+        """What a person asks for; it is given up when this plant ends. Raises TryLater then."""
+        asked = asyncio.create_task(question)
+        self._questions.add(asked)
+        if self._ending:
+            asked.cancel()
+        try:
+            await asyncio.wait([asked])
+        finally:
+            asked.cancel()
+            self._questions.discard(asked)
+        if asked.cancelled():
+            raise TryLater("the gateway stops or takes a new configuration", hint="ask again")
+        return asked.result()
+
     async def read(self, name: str) -> Sample:
-        """Ask a meter for all it has, between the rounds of its bus."""
-        settings = self.meters[name].settings
+        """Ask a meter for all it has, between the rounds of its bus. Raises GatewayError."""
+        settings = meter_named(self.meters, name).settings
         profile = settings.profile
         registers = dict.fromkeys(part for q in profile.quantities() for part in profile.needs(q))
         asked = Ask(settings, tuple(registers), urgent=True)
         return (await self.pollers[settings.bus].round([asked])).samples[0]
 
+    def failed(self) -> tuple[str, BaseException | None] | None:
+        """The first task that ended though nobody told it to, and why."""
+        if self._ending:
+            return None
+        for task in (*self._tasks, *self._round_tasks):
+            if task.done():
+                return task.get_name(), None if task.cancelled() else task.exception()
+        return None
+
     def stuck(self) -> str:
         """What makes no progress any more; empty: all is well."""
-        if self._tasks and any(task.done() for task in (*self._tasks, *self._round_tasks)):
-            return "a task ended"
         now = self._clock.monotonic()
         for name, poller in self.pollers.items():
-            began = poller.asking_since
-            if began is not None and (now - began) * SECOND > STUCK:
+            if self._hangs(name, poller, now):
                 return f"bus {name}"
         for name, uploader in self.uploaders.items():
             began = uploader.status().busy_since
             if began is not None and (now - began) * SECOND > STUCK:
                 return f"sender {name}"
         return ""
+
+    def _hangs(self, name: str, poller: Poller, now: float) -> bool:
+        """A long round is none that hangs: a line full of silent meters takes many minutes."""
+        began = poller.asking_since
+        if began is None:
+            return False
+        requests = sum(unit.requests for unit in poller.units())
+        seen = self._seen.get(name)
+        if seen is None or (seen.began, seen.requests) != (began, requests):
+            self._seen[name] = _Seen(began, requests, now)
+            return False
+        return (now - seen.since) * SECOND > STUCK
 
     def wall(self, monotonic: float) -> Instant:
         """The wall time of a monotonic instant of this boot."""

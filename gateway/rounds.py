@@ -219,28 +219,33 @@ class BusRounds:
                 self._committer.add(sample.meter, Outcome(), samples=[kept])
 
     async def _get_time(self) -> None:
-        """The clock is right now: give the samples of this boot their time, form intervals."""
+        """The clock is right now: give the samples of this boot their time, form intervals.
+
+        Meter by meter: after weeks without a time server all samples at once would fill the memory.
+        """
         try:
             if not await self._committer.flush():
                 return  # later: what is not stored has no id to restamp
-            kept = [
-                (id, one.sample)
-                for id, one in await self._shelf.samples()
-                if one.sample.meter in self._meters
-                and not one.sample.synchronised
-                and one.sample.boot_id == self._clock.boot_id
-            ]
+            for name, meter in self._meters.items():
+                self._time_samples(meter, await self._shelf.samples(name))
         except StoreError:
-            return
-        now = self._clock.now()
-        booted = now - self._clock.boottime()
-        late: dict[str, list[Sample]] = {}
-        for _, sample in sorted(kept, key=lambda one: one[1].boottime):
-            timed = evolve(sample, at=booted + sample.boottime, synchronised=True)
-            late.setdefault(sample.meter, []).append(timed)
-        for name, samples in late.items():
-            self._keep(name, self._meters[name].take_late(samples, now))
-        if kept:
-            restamped = {id: booted + sample.boottime for id, sample in kept}
-            self._committer.add("", Outcome(), restamped=restamped)
+            return  # later: what has got its time is not looked at again
         self._timed = True
+
+    def _time_samples(self, meter: Meter, kept: Sequence[tuple[int, KeptSample]]) -> None:
+        now, boot = self._clock.now(), self._clock.boot_id
+        booted = now - self._clock.boottime()
+        untimed = [
+            (id, one.sample)
+            for id, one in kept
+            if not one.sample.synchronised and one.sample.boot_id == boot
+        ]
+        if not untimed:
+            return
+        untimed.sort(key=lambda one: one[1].boottime)
+        timed = [
+            evolve(sample, at=booted + sample.boottime, synchronised=True) for _, sample in untimed
+        ]
+        self._keep(meter.name, meter.take_late(timed, now))
+        restamped = {id: booted + sample.boottime for id, sample in untimed}
+        self._committer.add("", Outcome(), restamped=restamped)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import signal
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from gateway.errors import AlreadyRunning, NotPermitted
 
@@ -40,16 +42,28 @@ class InstanceLock:
             holder = os.pread(file, 32, 0).decode("ascii", "replace").strip()
             os.close(file)
             raise AlreadyRunning(int(holder) if holder.isdecimal() else None) from None
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(file)
+            raise NotPermitted(
+                f"{self.path} cannot be locked: {error.strerror}",
+                hint="put the buffer on a file system of this machine",
+            ) from error
         self._file = file
+        self._write(f"{os.getpid()}\n")
 
     def release(self) -> None:
         """Free the lock. The file stays: removing it would let two others lock two files."""
         if self._file is not None:
-            os.ftruncate(self._file, 0)
+            self._write("")
             os.close(self._file)
             self._file = None
+
+    def _write(self, text: str) -> None:
+        """Say who holds it, for people; on a full disk the lock holds without."""
+        assert self._file is not None
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, text.encode(), 0)
 
     def __enter__(self) -> InstanceLock:
         self.acquire()
@@ -80,6 +94,7 @@ class Systemd:
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out,
         ):
+            out.settimeout(1)
             out.sendto("\n".join(lines).encode(), address)
 
 
@@ -98,3 +113,9 @@ def on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Callable
             loop.remove_signal_handler(number)
 
     return undo
+
+
+def leave(code: int) -> NoReturn:
+    """End this process now, whatever its threads wait for. All of value is on disk or was said."""
+    logging.shutdown()
+    os._exit(code)

@@ -113,8 +113,9 @@ class Status:
         self._store = store
         self._clock = clock
 
-    async def view(self, *, since: Instant, config: str, refused: bool) -> dict[str, Any]:
-        """Its fields are kept: scripts read them."""
+    async def view(self, *, since: Instant, config: str, refused: str) -> dict[str, Any]:
+        """Its fields are kept: scripts read them. `refused`: why the configuration on disk is not
+        the one in force; empty: it is."""
         counts = await self._store.counts()
         pending = await self._store.pending_by_sender()
         parked = await self._store.parked()
@@ -125,7 +126,7 @@ class Status:
                 "since": iso(since),
                 "now": iso(self._clock.now()),
                 "config": config,
-                "config_in_force": "old: the file has mistakes" if refused else "current",
+                "config_in_force": f"old: {refused}" if refused else "current",
                 "clock_synchronised": self._clock.synchronised(),
             },
             "buffer": {**counts_view(counts), "bytes": self._store.size},

@@ -15,14 +15,22 @@ class Summary:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._read = self._missed = self._confirmed = 0
+        """What there was at the last line."""
+
+    async def begin(self, store: Store) -> None:
+        """What was sent before this start is not of this hour. Raises StoreError."""
+        self._confirmed = (await store.counts()).confirmed
+
+    def carry(self, ended: Plant) -> None:
+        """A plant ended, and the next one counts anew: what it had read is of this hour."""
+        self._read -= sum(rounds.read for rounds in ended.rounds.values())
+        self._missed -= sum(rounds.missed for rounds in ended.rounds.values())
 
     async def say(self, plant: Plant, store: Store) -> None:
         """Write the line; where the sums of the buffer do not add up, say that too."""
         counts = await store.check_counts()
         read = sum(rounds.read for rounds in plant.rounds.values())
         missed = sum(rounds.missed for rounds in plant.rounds.values())
-        if read < self._read or missed < self._missed:  # a reload began to count anew
-            self._read = self._missed = 0
         dropped = sum(counts.dropped.values())
         sums = {
             "stored": counts.stored,
