@@ -1,11 +1,13 @@
-"""CPU and memory of whole gateways at 10, 100 and 500 Modbus TCP meters, beside each other.
+"""CPU and memory of whole gateways at 10, 100 and 500 Modbus TCP meters, one after the other.
+
+    python -m bench.fleet [--meters 10,100,500] [--window 40] [--peers modpoll,thingsboard]
 
 Ten single precision values of each meter every 5 s. Ours stores every value on disk in
 transactions that survive a power cut; modpoll writes its values to a file, thingsboard-gateway
-hands them to a local MQTT broker (Debian's mosquitto). modpoll knows one host a process, so its
-meters are units behind one address. One server in C feeds all of them.
-
-    python -m bench.fleet [--meters 10,100,500] [--window 40] [--peers ours,modpoll,thingsboard]
+hands them to a local MQTT broker (Debian's mosquitto) and keeps them in memory. modpoll knows one
+host a process, so its meters are units behind one address. One server in C feeds all of them
+(meters.c). How many values arrived is counted: ours in its store, the others by the requests that
+the server answered.
 """
 
 from __future__ import annotations
@@ -13,21 +15,28 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from bench.processes import over, own_environment, running
+from bench.figures import OURS, Goal, Measure, Missing, gather, lines
+from bench.processes import (
+    free_ports,
+    need,
+    over,
+    own_environment,
+    packages_of,
+    running,
+    tcp_meters,
+)
 
 VALUES = 10
 PERIOD = 5
-HERE = Path(__file__).parent
-PEERS = HERE / ".peers"
 
 PROFILE = """
 maker: Bench
@@ -47,43 +56,8 @@ QUANTITIES = [
 UNITS = {"voltage": "V", "current": "A", "active": "W"}
 
 
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody uses."""
-    for first in range(21000, 31000, 700):
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise SystemExit("no free ports")
-
-
-@contextmanager
-def meters(first: int, count: int, folder: Path) -> Iterator[None]:
-    """The C server; needs gcc."""
-    binary = folder / "meters"
-    subprocess.run(["gcc", "-O2", "-o", str(binary), str(HERE / "meters.c")], check=True)
-    with running([str(binary), str(first), str(count)], log=folder / "meters.log"):
-        wait_for_port(first + count - 1)
-        yield
-
-
-def wait_for_port(port: int, seconds: float = 20) -> None:
-    """Until somebody listens there."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise SystemExit(f"nobody listens on port {port}")
-
-
-@contextmanager
-def ours(first: int, count: int, folder: Path) -> Iterator[int]:
-    """The gateway as `run` runs it, its uploads going to a port that refuses them."""
+def configure(folder: Path, first: int, count: int) -> None:
+    """Our configuration, with a profile of its own and uploads to a port that refuses them."""
     profiles = folder / "profiles"
     profiles.mkdir()
     registers = "".join(
@@ -94,7 +68,7 @@ def ours(first: int, count: int, folder: Path) -> Iterator[int]:
     token = folder / "token"
     token.write_text("bench-token")
     token.chmod(0o600)
-    lines = [
+    text = [
         "timezone: Europe/Oslo",
         "energinet:",
         "  url: http://127.0.0.1:9/apiImport/data",
@@ -105,37 +79,39 @@ def ours(first: int, count: int, folder: Path) -> Iterator[int]:
         "clock: {assume_synchronised: true}",
         "buses:",
     ]
-    lines += [f"  bus{i}: {{tcp: '127.0.0.1:{first + i}', poll: {PERIOD} s}}" for i in range(count)]
-    lines.append("meters:")
+    text += [f"  bus{i}: {{tcp: '127.0.0.1:{first + i}', poll: {PERIOD} s}}" for i in range(count)]
+    text.append("meters:")
     for i in range(count):
-        lines.append(f"  - {{name: m{i}, bus: bus{i}, unit: 1, profile: bench-ten, send: [")
-        lines += [f'      {{meterID: "{i}-{j}", quantity: {q}}},' for j, q in enumerate(QUANTITIES)]
-        lines.append("    ]}")
-    (folder / "gateway.yaml").write_text("\n".join(lines))
+        text.append(f"  - {{name: m{i}, bus: bus{i}, unit: 1, profile: bench-ten, send: [")
+        text += [f'      {{meterID: "{i}-{j}", quantity: {q}}},' for j, q in enumerate(QUANTITIES)]
+        text.append("    ]}")
+    (folder / "gateway.yaml").write_text("\n".join(text))
+
+
+@contextmanager
+def ours(first: int, count: int, folder: Path) -> Iterator[int]:
+    """The gateway as `run` runs it."""
+    configure(folder, first, count)
     command = [sys.executable, "-m", "gateway.cli.main", "run", "--config", "gateway.yaml"]
     with running(command, log=folder / "ours.log", cwd=folder) as process:
         yield process.pid
-    stored = subprocess.run(
+    told = subprocess.run(
         [*command[:3], "status", "--config", "gateway.yaml", "--json"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if stored.returncode == 0:
-        (folder / "stored").write_text(str(json.loads(stored.stdout)["buffer"]["stored"]))
+        cwd=folder, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    (folder / "stored").write_text(str(json.loads(told)["buffer"]["stored"]))
 
 
 @contextmanager
 def modpoll(first: int, count: int, folder: Path) -> Iterator[int]:
     """modpoll 1.6.0: one address, units 1 … count, written to a file each period."""
-    python = own_environment(PEERS / "modpoll", "modpoll==1.6.0")
-    lines = []
+    python = own_environment("modpoll", "modpoll==1.6.0")
+    text = []
     for i in range(count):
-        lines.append(f"device,m{i},{i % 247 + 1},BE_BE")
-        lines.append(f"poll,holding_register,0,{2 * VALUES},BE_BE")
-        lines += [f"ref,v{i}_{j},{2 * j},float32,r" for j in range(VALUES)]
-    (folder / "modpoll.csv").write_text("\n".join(lines))
+        text.append(f"device,m{i},{i % 247 + 1},BE_BE")
+        text.append(f"poll,holding_register,0,{2 * VALUES},BE_BE")
+        text += [f"ref,v{i}_{j},{2 * j},float32,r" for j in range(VALUES)]
+    (folder / "modpoll.csv").write_text("\n".join(text))
     command = [
         *(str(python.parent / "modpoll"), "-d", "-f", "modpoll.csv", "--tcp", "127.0.0.1"),
         *("--tcp-port", str(first), "-r", str(PERIOD), "--interval", "0"),
@@ -148,13 +124,12 @@ def modpoll(first: int, count: int, folder: Path) -> Iterator[int]:
 @contextmanager
 def thingsboard(first: int, count: int, folder: Path) -> Iterator[int]:
     """thingsboard-gateway 3.8.5, memory store, to a local mosquitto; one request a value."""
-    python = own_environment(PEERS / "thingsboard", "thingsboard-gateway==3.8.5")
-    if not shutil.which("mosquitto", path="/usr/sbin:/usr/bin"):
-        raise SystemExit("mosquitto is missing: apt-get install mosquitto")
+    python = own_environment("thingsboard", "thingsboard-gateway==3.8.5")
+    mosquitto = need("mosquitto", "mosquitto")
     mqtt = free_ports(1) + 650
     (folder / "mosquitto.conf").write_text(f"listener {mqtt} 127.0.0.1\nallow_anonymous true\n")
-    site = next((python.parent.parent / "lib").glob("python3*/site-packages"))
-    shutil.copytree(site / "thingsboard_gateway" / "config", folder / "config")
+    shipped = Path(packages_of(python)) / "thingsboard_gateway" / "config"
+    shutil.copytree(shipped, folder / "config")
     settings = json.loads((folder / "config" / "tb_gateway.json").read_text())
     settings["thingsboard"] |= {"host": "127.0.0.1", "port": mqtt, "remoteConfiguration": False}
     settings["thingsboard"]["statistics"] = {"enable": False}
@@ -194,7 +169,7 @@ def thingsboard(first: int, count: int, folder: Path) -> Iterator[int]:
     (folder / "config" / "bench.json").write_text(json.dumps({"master": {"slaves": slaves}}))
     for level in (folder / "config").glob("logs.json"):
         level.write_text(level.read_text().replace('"INFO"', '"ERROR"'))
-    broker = ["/usr/sbin/mosquitto", "-c", str(folder / "mosquitto.conf")]
+    broker = [mosquitto, "-c", str(folder / "mosquitto.conf")]
     command = [str(python.parent / "thingsboard-gateway")]
     environment = {"TB_GW_CONFIG_DIR": str(folder / "config") + "/", "PATH": "/usr/bin:/bin"}
     with (
@@ -204,50 +179,87 @@ def thingsboard(first: int, count: int, folder: Path) -> Iterator[int]:
         yield process.pid
 
 
-RUNNERS = {"ours": ours, "modpoll": modpoll, "thingsboard": thingsboard}
+RUNNERS = {OURS: ours, "modpoll": modpoll, "thingsboard-gateway": thingsboard}
+REQUESTS = {OURS: 1, "modpoll": 1, "thingsboard-gateway": VALUES}
+"""Requests in which each of them reads a meter."""
+CPU_GOALS = {100: 0.03, 500: 0.02}
+MEMORY_GOALS = {100: 50.0, 500: 60.0}
 
 
-def measure(peer: str, count: int, window: float, settle: float) -> dict[str, float]:
+@dataclass(frozen=True)
+class Cell:
+    """What one gateway took at one number of meters."""
+
+    cpu: float
+    """Seconds for 1,000 readings that it got."""
+    memory: float
+    """Megabytes resident at the end."""
+    got: float
+    """Share of the readings that were due."""
+
+
+def one(who: str, count: int, window: float, settle: float) -> Cell:
     """One cell of the table."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet")))
         first = free_ports(count)
-        stack.enter_context(meters(first, count, folder))
-        with RUNNERS[peer](first, count, folder) as pid:
+        answered = stack.enter_context(tcp_meters(first, count, folder))
+        with RUNNERS[who](first, count, folder) as pid:
             time.sleep(settle)
+            asked = -answered()
             before, after = over(pid, window)
-        readings = count * VALUES * window / PERIOD
-        cell = {
-            "cpu_per_1000": (after.cpu - before.cpu) / readings * 1000,
-            "share_of_core": (after.cpu - before.cpu) / window,
-            "rss_mb": after.rss,
-            "switches_per_s": (after.switches - before.switches) / window,
-        }
-        if (folder / "stored").exists():
-            expected = count * VALUES * (window + settle) / PERIOD
-            cell["stored_of_expected"] = int((folder / "stored").read_text()) / expected
-        return cell
+            asked += answered()
+        due = count * VALUES * window / PERIOD
+        got = asked / REQUESTS[who] * VALUES
+        if got < 0.5 * due:
+            log = max(folder.glob("*.log"), key=lambda path: path.stat().st_size)
+            raise OSError(f"{who} got {got:.0f} of {due:.0f} readings: {log.read_text()[-300:]}")
+        if who == OURS:
+            stored = int((folder / "stored").read_text())
+            if stored < 0.9 * due:
+                raise OSError(f"{stored} readings stored of {due:.0f} that were due")
+        return Cell((after.cpu - before.cpu) / got * 1000, after.rss, got / due)
+
+
+def measure(*, short: bool = False, counts: tuple[int, ...] = (10, 100, 500),
+            who: tuple[str, ...] = tuple(RUNNERS), window: float = 40,
+            settle: float = 15) -> list[Measure]:  # fmt: skip
+    """CPU and memory of each at each number of meters."""
+    if short:
+        counts, window = counts[:2], 10
+    measures = []
+    for count in counts:
+        cells: dict[str, Cell] = {}
+        missing: dict[str, str] = {}
+        for name in who:
+            try:
+                cells[name] = one(name, count, window, settle)
+            except (Missing, OSError) as reason:
+                missing[name] = str(reason)
+        got = ", ".join(f"{name} {100 * cell.got:.0f} %" for name, cell in cells.items())
+        cpu = gather({name: [cell.cpu] for name, cell in cells.items()}, missing)
+        memory = gather({name: [cell.memory] for name, cell in cells.items()}, missing)
+        goal = Goal(CPU_GOALS[count]) if count in CPU_GOALS else None
+        measures.append(
+            Measure(f"CPU s for 1,000 readings, {count} TCP meters, 10 values in 5 s", *cpu, goal,
+                    digits=3, note=f"readings got of those due: {got}")
+        )  # fmt: skip
+        goal = Goal(MEMORY_GOALS[count]) if count in MEMORY_GOALS else None
+        measures.append(Measure(f"Memory at {count} TCP meters", *memory, goal, " MB", 0))
+    return measures
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--meters", default="10,100,500")
-    parser.add_argument("--peers", default="ours,modpoll,thingsboard")
+    parser.add_argument("--peers", default="modpoll,thingsboard-gateway")
     parser.add_argument("--window", type=float, default=40)
     parser.add_argument("--settle", type=float, default=15)
-    parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for peer in asked.peers.split(","):
-        for count in map(int, asked.meters.split(",")):
-            cell = measure(peer, count, asked.window, asked.settle)
-            results.setdefault(peer, {})[str(count)] = cell
-            if not asked.json:
-                shown = "  ".join(f"{name} {value:.3f}" for name, value in cell.items())
-                print(f"{peer:12} {count:4} meters  {shown}", flush=True)
-    if asked.json:
-        print(json.dumps(results))
+    counts = tuple(map(int, asked.meters.split(",")))
+    who = (OURS, *filter(None, asked.peers.split(",")))
+    print(lines(measure(counts=counts, who=who, window=asked.window, settle=asked.settle)))
 
 
 if __name__ == "__main__":

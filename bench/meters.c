@@ -2,10 +2,12 @@
  *
  * Registers hold single precision floats that move with the wall clock (register a: seconds since
  * the start of the day plus a). Written for the bench: it costs next to nothing beside what it
- * feeds, for any number of meters. Usage: meters FIRST N
+ * feeds, for any number of meters. On SIGUSR1 it prints how many requests it has answered.
+ * Usage: meters FIRST N
  */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +16,13 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+static volatile sig_atomic_t asked;
+
+static void ask(int signal)
+{
+    asked = signal;
+}
 
 int main(int argc, char **argv)
 {
@@ -32,11 +41,17 @@ int main(int argc, char **argv)
         struct epoll_event e = {.events = EPOLLIN, .data.u64 = ((uint64_t)1 << 32) | s};
         epoll_ctl(poll, EPOLL_CTL_ADD, s, &e);
     }
+    long long answered = 0;
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    signal(SIGUSR1, ask);
     puts("ready");
-    fflush(stdout);
     for (;;) {
         struct epoll_event events[64];
         int got = epoll_wait(poll, events, 64, -1);
+        if (asked) {
+            asked = 0;
+            printf("%lld\n", answered);
+        }
         for (int i = 0; i < got; i++) {
             int fd = events[i].data.u64 & 0xffffffff;
             if (events[i].data.u64 >> 32) {
@@ -71,6 +86,7 @@ int main(int argc, char **argv)
                 }
                 if (send(fd, out, 9 + 2 * count, MSG_NOSIGNAL) < 0)
                     break;
+                answered++;
             }
         }
     }

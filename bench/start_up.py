@@ -1,82 +1,117 @@
-"""CPU until the first poll over a bare asyncio process, and over the usual stack imported whole.
+"""CPU until the first poll is in, over a bare asyncio process; beside the usual stack's imports.
 
-python -m bench.start_up [--rounds 9] [--json]
+    python -m bench.start_up [--rounds 9]
+
+The gateway as `run` starts it, with one Modbus TCP meter: from the interpreter's start until the
+first request was answered and a moment was left to store it, then it is killed; what the kernel
+says it used is what counts. Bare: `asyncio.run(asyncio.sleep(0))`. The usual stack: pymodbus, an
+httpx client, APScheduler, pydantic with one model, PyYAML and sqlite3, imported and no more.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
+import resource
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from bench.fleet import free_ports, meters, ours
-from bench.processes import median
+from bench.figures import OURS, Goal, Measure, Missing, gather, lines
+from bench.fleet import configure
+from bench.processes import own_environment
 
 BARE = "import asyncio\nasyncio.run(asyncio.sleep(0))"
 USUAL = (
-    "import asyncio, sqlite3, yaml, apscheduler.schedulers.asyncio, pymodbus.client, httpx\n"
+    "import asyncio, sqlite3, yaml, pydantic, pymodbus.client, httpx\n"
+    "import apscheduler.schedulers.asyncio\n"
+    "class Meter(pydantic.BaseModel):\n    name: str\n    unit: int = 1\n"
     "httpx.AsyncClient()\nasyncio.run(asyncio.sleep(0))"
 )
+USUAL_PACKAGES = (
+    *("pymodbus==3.16.1", "httpx==0.28.1", "apscheduler==3.11.3"),
+    *("pydantic==2.14.3", "PyYAML==6.0.3"),
+)
+STORING = 0.3
+"""Seconds left to the gateway after its first answer."""
 
 
-def cpu_of(command: list[str]) -> float:
+def ended() -> float:
+    """Seconds of CPU that children took that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def cpu_of(*command: str) -> float:
     """Seconds of CPU that a command takes from start to end."""
-    before = os.times()
+    before = ended()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    after = os.times()
-    used = after.children_user - before.children_user
-    return used + after.children_system - before.children_system
+    return ended() - before
 
 
-def first_poll(folder: Path, port: int) -> float:
-    """CPU of the gateway with one meter until its first sample is in the status."""
-    from bench.processes import usage
+def first_poll(folder: Path) -> float:
+    """Seconds of CPU of the gateway until its first request was answered and stored."""
+    before = ended()
+    with socket.create_server(("127.0.0.1", 0)) as meter:
+        meter.settimeout(60)
+        configure(folder, meter.getsockname()[1], 1)
+        command = [sys.executable, "-m", "gateway.cli.main", "run", "--config", "gateway.yaml"]
+        with (folder / "log").open("wb") as log:
+            child = subprocess.Popen(command, cwd=folder, stderr=log, stdout=log)
+        try:
+            connection, _ = meter.accept()
+            with connection:
+                request = connection.recv(12)
+                count = request[11]
+                length = (3 + 2 * count).to_bytes(2, "big")
+                answer = request[:4] + length + request[6:8] + bytes([2 * count])
+                connection.sendall(answer + bytes.fromhex("43660000") * (count // 2))
+                try:
+                    child.wait(STORING)
+                except subprocess.TimeoutExpired:
+                    pass
+                else:
+                    raise OSError(f"it ended by itself: {(folder / 'log').read_text()[-300:]}")
+        finally:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+    return ended() - before
 
-    with ours(port, 1, folder) as pid:
-        connected = f"{port:04X}"
-        while True:
-            table = Path("/proc/net/tcp").read_text().splitlines()[1:]
-            if any(row.split()[2].endswith(connected) and row.split()[3] == "01" for row in table):
-                return usage(pid).cpu
-            time.sleep(0.005)
+
+def measure(*, short: bool = False, rounds: int = 9) -> list[Measure]:
+    """CPU over a bare process', round by round."""
+    rounds = 2 if short else rounds
+    usual, missing = "the usual stack, imported", {}
+    python = None
+    try:
+        python = own_environment("usual", *USUAL_PACKAGES)
+    except Missing as reason:
+        missing[usual] = str(reason)
+    ratios: dict[str, list[float]] = {OURS: []}
+    with tempfile.TemporaryDirectory(prefix="start-up") as name:
+        for turn in range(rounds + 1):
+            folder = Path(name) / str(turn)
+            folder.mkdir()
+            bare = cpu_of(sys.executable, "-c", BARE)
+            mine = first_poll(folder)
+            theirs = cpu_of(str(python), "-c", USUAL) if python else 0.0
+            if turn:  # the first writes what Python compiles
+                ratios[OURS].append(mine / bare)
+                ratios.setdefault(usual, []).append(theirs / bare)
+    if python is None:
+        del ratios[usual]
+    what = "CPU to the first poll over a bare asyncio process"
+    return [Measure(what, *gather(ratios, missing), Goal(3))]
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    results: dict[str, list[float]] = {"gateway, first poll": [], "usual stack, imports": []}
-    with tempfile.TemporaryDirectory() as name:
-        port = free_ports(1)
-        with meters(port, 1, Path(name)):
-            for turn in range(asked.rounds):
-                bare = cpu_of([sys.executable, "-c", BARE])
-                folder = Path(name) / str(turn)
-                folder.mkdir()
-                results["gateway, first poll"].append(first_poll(folder, port) / bare)
-                if have("yaml"):
-                    usual = cpu_of([sys.executable, "-c", USUAL])
-                    results["usual stack, imports"].append(usual / bare)
-    medians = {name: median(values) for name, values in results.items() if values}
-    if asked.json:
-        print(json.dumps(medians))
-        return
-    for name, value in medians.items():
-        print(f"{name:22} {value:5.2f} x bare asyncio")
-
-
-def have(module: str) -> bool:
-    """Is it installed here?"""
-    import importlib.util
-
-    return importlib.util.find_spec(module) is not None
+    print(lines(measure(rounds=asked.rounds)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Bytes that reach the device for one reading over its whole life, beside two yardsticks.
 
-    sudo python bench/store_bytes.py [--json] [--readings 100000]
+    sudo python -m bench.store_bytes [--readings 100000]
 
 A reading's life: stored in a commit of 10 or 100, collected and settled 5,000 at a time with the
 sender's slot saved before and after, deleted 20,000 readings later. Each store gets a new ext4
@@ -15,7 +15,7 @@ run, on the same fields:
     naive    SQLite as it comes: meterID and time as text, AUTOINCREMENT, an index on time, a sent
              flag, the default journal; one commit a round all the same.
 
-Needs root (loop devices, mount) and mkfs.ext4; fsyncs a round are counted with strace.
+Needs root (loop devices, mount) and mkfs.ext4; fsyncs a commit are counted with strace.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+from bench.figures import OURS, Goal, Measure, Missing, gather, lines
+from bench.processes import HERE, need, output
 from gateway.buffer.settings import BufferSettings
 from gateway.buffer.store import Store
 from gateway.clock import Instant
@@ -237,7 +239,11 @@ async def naive(folder: Path, together: int, readings: int) -> None:
     base.close()
 
 
-STORES: dict[str, Callable[[Path, int, int], object]] = {"log": log, "ours": ours, "naive": naive}
+STORES: dict[str, Callable[[Path, int, int], Coroutine[None, None, None]]] = {
+    "log": log,
+    "ours": ours,
+    "naive": naive,
+}
 
 # -------------------------------------------------------------------------------------- measuring
 
@@ -252,31 +258,17 @@ def file_system(megabytes: int) -> Iterator[tuple[Path, Path]]:
     try:
         with image.open("wb") as file:
             file.truncate(megabytes * 1_000_000)
-        subprocess.run(
-            [
-                "mkfs.ext4",
-                "-q",
-                "-b",
-                "4096",
-                "-E",
-                "lazy_itable_init=0,lazy_journal_init=0",
-                image,
-            ],
-            check=True,
-        )
-        device = run("losetup", "--find", "--show", str(image)).strip()
-        run("mount", device, str(mounted))
+        at_once = "lazy_itable_init=0,lazy_journal_init=0"
+        output(["mkfs.ext4", "-q", "-b", "4096", "-E", at_once, str(image)])
+        device = output(["losetup", "--find", "--show", str(image)]).strip()
+        output(["mount", device, str(mounted)])
         yield mounted, Path("/sys/block") / Path(device).name / "stat"
     finally:
         if os.path.ismount(mounted):
-            run("umount", str(mounted))
+            output(["umount", str(mounted)])
         if device:
-            run("losetup", "--detach", device)
+            output(["losetup", "--detach", device])
         shutil.rmtree(work)
-
-
-def run(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def device_bytes(name: str, together: int, readings: int) -> float:
@@ -284,7 +276,7 @@ def device_bytes(name: str, together: int, readings: int) -> float:
     with file_system(400) as (folder, stat):
         asking = {**os.environ, "STORE_BYTES_WAIT": "1"}
         child = subprocess.Popen(
-            command(name, folder, together, readings + WARM_UP),
+            command(name, folder, together, readings + WARM_UP), cwd=HERE.parent,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=asking,
         )  # fmt: skip
         assert child.stdin is not None
@@ -301,83 +293,72 @@ def device_bytes(name: str, together: int, readings: int) -> float:
         return 512 * (int(stat.read_text().split()[6]) - before) / readings
 
 
-def fsyncs(name: str, together: int, readings: int) -> float | None:
-    """fsync and fdatasync calls a commit; None without strace."""
-    if shutil.which("strace") is None:
-        return None
-    with tempfile.TemporaryDirectory() as work:
+def fsyncs(name: str, together: int, readings: int) -> float:
+    """fsync and fdatasync calls a commit."""
+    with tempfile.TemporaryDirectory(prefix="store-bytes-") as work:
         trace = Path(work) / "trace"
         inside = Path(work) / "store"
         inside.mkdir()
-        subprocess.run(
-            [
-                "strace",
-                "-f",
-                "-qq",
-                "-e",
-                "trace=fsync,fdatasync",
-                "-o",
-                trace,
-                *command(name, inside, together, readings),
-            ],
-            check=True,
-        )
-        calls = sum("sync(" in line for line in trace.read_text().splitlines())
-    return calls / (readings // together)
+        calls = "trace=fsync,fdatasync"
+        traced = [need("strace", "strace"), "-f", "-qq", "-e", calls, "-o", str(trace)]
+        output([*traced, *command(name, inside, together, readings)])
+        count = sum("sync(" in line for line in trace.read_text().splitlines())
+    return count / (readings // together)
 
 
 def command(name: str, folder: Path, together: int, readings: int) -> list[str]:
-    return [sys.executable, __file__, "--one", name, str(folder), str(together), str(readings)]
+    """A store at work, in a process of its own."""
+    started = [sys.executable, "-m", "bench.store_bytes", "--one", name]
+    return [*started, str(folder), str(together), str(readings)]
 
 
-def main() -> int:
+SHOWN = {"log": "preallocated log", "ours": OURS, "naive": "naive SQLite"}
+
+
+def measure(*, short: bool = False, readings: int = 100_000) -> list[Measure]:
+    """Device bytes a reading at 100 and at 10 a commit, over the log's; fsyncs a commit."""
+    if os.geteuid() != 0:
+        raise Missing("it needs root, for a file system on a loop device")
+    for tool, package in (("mkfs.ext4", "e2fsprogs"), ("losetup", "mount"), ("mount", "mount")):
+        need(tool, package)
+    measures = []
+    for together in (100, 10):
+        many = readings // (30 if short else 1) // (1 if together == 100 else 3)
+        wrote: dict[str, float] = {}
+        try:
+            for name in STORES:
+                wrote[name] = device_bytes(name, together, many)
+        except OSError as error:
+            raise Missing(f"a loop device cannot be used here: {error}") from error
+        over = {SHOWN[name]: [bytes_ / wrote["log"]] for name, bytes_ in wrote.items()}
+        mine, others = gather(over, {})
+        told = ", ".join(f"{SHOWN[name]} {bytes_:,.0f} B" for name, bytes_ in wrote.items())
+        what = f"Bytes to the device a reading over a preallocated log's, {together} a commit"
+        goal = Goal(1.7) if together == 100 else None
+        measures.append(Measure(what, mine, others, goal, note=f"a reading: {told}"))
+    calls: dict[str, list[float]] = {}
+    missing: dict[str, str] = {}
+    for name, shown in SHOWN.items():
+        try:
+            calls[shown] = [fsyncs(name, 100, readings // 4)]
+        except Missing as reason:
+            missing[shown] = str(reason)
+    measures.append(Measure("fsyncs a commit of 100", *gather(calls, missing)))
+    return measures
+
+
+def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true")
     parser.add_argument("--readings", type=int, default=100_000)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         name, folder, together, readings = options.one
-        asyncio.run(STORES[name](Path(folder), int(together), int(readings)))  # type: ignore[arg-type]
-        return 0
-    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
-        print("needs root and mkfs.ext4: device bytes are not measured", file=sys.stderr)
-        return 1
-    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
-    results = []
-    for together in (100, 10):
-        readings = options.readings if together == 100 else options.readings // 3
-        floor = 0.0
-        for name in STORES:
-            try:
-                wrote = device_bytes(name, together, readings)
-            except (subprocess.CalledProcessError, OSError) as error:
-                print(f"a loop device cannot be used here: {error}", file=sys.stderr)
-                return 1
-            floor = floor or wrote
-            results.append(
-                {
-                    "store": name,
-                    "readings_a_commit": together,
-                    "device_bytes_a_reading": round(wrote, 1),
-                    "over_log": round(wrote / floor, 2),
-                    "fsyncs_a_commit": fsyncs(name, together, readings // 4),
-                }
-            )
-    if options.json:
-        print(json.dumps(results, indent=2))
-        return 0
-    print(
-        f"{'store':8}{'readings a commit':>19}{'device B a reading':>20}{'/ log':>8}{'fsyncs':>9}"
-    )
-    for row in results:
-        counted = row["fsyncs_a_commit"]
-        print(
-            f"{row['store']:8}{row['readings_a_commit']:>19}{row['device_bytes_a_reading']:>20}"
-            f"{row['over_log']:>8}{'–' if counted is None else f'{counted:.2f}':>9}"
-        )
-    return 0
+        asyncio.run(STORES[name](Path(folder), int(together), int(readings)))
+        return
+    print(lines(measure(readings=options.readings)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
