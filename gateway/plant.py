@@ -120,10 +120,8 @@ class Plant:
     async def stop(self) -> None:
         """End in order: what was read is committed, a request under way is let finish."""
         self._ending = True
-        for rounds in self.rounds.values():
-            rounds.stop()
         await asyncio.gather(
-            self._finish_rounds(),
+            self.drain(),
             *(uploader.stop(SEND_GRACE) for uploader in self.uploaders.values()),
         )
         ended = [*self._tasks, *self._questions]
@@ -139,9 +137,13 @@ class Plant:
             async with asyncio.timeout(CLOSE_GRACE):
                 await self._client.close()
 
-    async def _finish_rounds(self) -> None:
-        if self._round_tasks:
-            _, late = await asyncio.wait(self._round_tasks, timeout=ROUND_GRACE)
+    async def drain(self) -> None:
+        """No more rounds. What they read is committed, and still goes to Energinet."""
+        for rounds in self.rounds.values():
+            rounds.stop()
+        tasks, self._round_tasks = self._round_tasks, []
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=ROUND_GRACE)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
