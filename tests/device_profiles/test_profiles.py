@@ -14,7 +14,7 @@ from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import Block, RawWords
 from gateway.metering.register import NOT_AVAILABLE, Register, value_of
 from gateway.modbus.plan import Timing, plan
-from gateway.modbus.settings import SerialLink
+from gateway.modbus.settings import SerialLink, TcpLink
 
 LIBRARY = Library(None)
 NAMES = LIBRARY.names()
@@ -81,6 +81,35 @@ def test_every_register_can_be_read_within_the_limits_of_its_model(name: str) ->
         if limits.even:
             assert read.address % 2 == 0
             assert read.count % 2 == 0
+
+
+SCALED = [
+    (name, register.name)
+    for name in NAMES
+    for register in LIBRARY.get(name).registers
+    if register.scale_register is not None
+]
+
+
+@pytest.mark.parametrize(("name", "quantity"), SCALED)
+def test_a_value_and_its_scale_factor_come_in_one_request(name: str, quantity: str) -> None:
+    """A meter may change the factor between two requests, and the value would be tenfold."""
+    profile = LIBRARY.get(name)
+    known = [part for q in profile.quantities() for part in profile.needs(q)]
+    register = next(r for r in profile.registers if r.name == quantity)
+    for link in (SerialLink("x", 9600), TcpLink("x", 502)):
+        reads = plan(register.parts, profile.limits, Timing.of(link, 0.02), known=known)
+        assert len(reads) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_energy_and_power_have_two_sources(name: str) -> None:
+    if name == "equysis-ultra-e-f":
+        return  # its maker's manual alone; the frames in it were checked by their CRC
+    profile = LIBRARY.get(name)
+    for quantity in ("active_energy_import_total", "active_power_total"):
+        for register in profile.needs(quantity)[:1]:
+            assert len(register.sources) >= 2, register.name
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda f: f"{f['profile']}-{f['quantity']}")
