@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from gateway.clock import Instant
 from gateway.metering.interval import count_boundaries, next_boundary, previous_boundary
@@ -16,6 +16,8 @@ from gateway.metering.register import EXACT, plain
 from gateway.metering.settings import Label, SendSettings
 from gateway.metering.source import Found, Source
 from gateway.metering.values import LASTING, Formed, Values
+
+_ZERO: Final = Decimal(0)
 
 MOST_SPREAD: Final = 40_000
 """Intervals that `gap: spread` fills at most, a year of quarter hours; else as `gap: return`."""
@@ -30,6 +32,8 @@ class Base:
     """When it was sampled, the boundary itself where it was sampled after it."""
     value: Decimal
     raw: RawWords
+    wrapped: Decimal = _ZERO
+    """How far it went on over its modulus since then, in whole moduli."""
 
 
 class CounterValues(Values):
@@ -86,8 +90,18 @@ class CounterValues(Values):
         self._gap(reason, formed)
         self._settled(self.due)
 
-    def replaced(self) -> None:
-        """Another meter counts from here: nothing is reckoned from what the old one showed."""
+    def replaced(self, at: Instant, formed: Formed) -> None:
+        """Another meter counts from `at`: nothing is reckoned from what the old one showed."""
+        self.end_late(at, formed)
+        self.base, self.why = None, "replaced"
+
+    def rolled_over(self, modulus: Decimal, at: Instant, formed: Formed) -> None:
+        """The counter went over its modulus and was seen to at `at`."""
+        self.end_late(at, formed)
+        if self.base is not None:
+            self.base = evolve(self.base, wrapped=EXACT.add(self.base.wrapped, modulus))
+
+    def forget(self) -> None:
         self.base, self.why = None, "replaced"
 
     def restore(self, reading: Reading | None) -> None:
@@ -97,15 +111,17 @@ class CounterValues(Values):
 
     def saved(self) -> list[Any]:
         base = self.base
-        words = base and [base.boundary, base.at, base.raw.pack().hex()]
+        words = base and [base.boundary, base.at, base.raw.pack().hex(), str(base.wrapped)]
         return [self.done, self.why, words]
 
     def resume(self, saved: list[Any]) -> None:
         super().resume(saved)
         _, self.why, words = saved
-        self.base = words and self._base(
-            words[0], words[1], RawWords.unpack(bytes.fromhex(words[2]))
-        )
+        self.base = None
+        if words:
+            boundary, at, raw, wrapped = words
+            base = self._base(boundary, at, RawWords.unpack(bytes.fromhex(raw)))
+            self.base = base and evolve(base, wrapped=Decimal(wrapped))
 
     def _base(self, boundary: Instant, at: Instant, raw: RawWords) -> Base | None:
         """A base from stored words, decoded as the profile says now."""
@@ -131,13 +147,13 @@ class CounterValues(Values):
         if self.base is None:
             self._gap(self.why, formed)
             return
-        moved = EXACT.subtract(now.value, self.base.value)
-        if moved < 0:  # believed all the same: it wrapped
-            modulus = self.source.bound(now.raw, now.value).modulus
-            if modulus is None:
-                self._gap("replaced", formed)
-                return
-            moved = EXACT.add(moved, modulus)
+        moved = EXACT.subtract(EXACT.add(now.value, self.base.wrapped), self.base.value)
+        if moved < 0:  # nobody saw why: the profile was changed meanwhile, or the clock
+            self._gap("replaced", formed)
+            return
+        if moved and not self.base.value:  # a meter that starts up shows zeros a while
+            self._gap("no_baseline", formed)
+            return
         moved = self.source.multiplied(moved)
         if self.base.boundary == self.done or self.send.gap == "return":
             self._reading(moved, now.raw, formed)
@@ -149,7 +165,7 @@ class CounterValues(Values):
     def _spread(self, since: Instant, moved: Decimal, raw: RawWords, formed: Formed) -> None:
         """Divide `moved` over all intervals since a boundary; the parts sum up exactly."""
         count = count_boundaries(since, self.due, self._every, self._zone)
-        if count > MOST_SPREAD:
+        if not 0 < count <= MOST_SPREAD:  # none: the clock had been ahead
             self._reading(moved, raw, formed)
             return
         whole = self.due

@@ -20,7 +20,10 @@ READS: Final = 3
 """So many reads have to agree before a doubtful value is believed, the first among them."""
 
 APART: Final[Millis] = 4 * SECOND
-"""Reads nearer to each other than this count as one: a meter that starts up shows zeros a while."""
+"""Reads nearer to each other than this count as one."""
+
+ZEROS_APART: Final[Millis] = 20 * SECOND
+"""The same for zeros: a meter that starts up shows them a while."""
 
 Judgement: TypeAlias = Literal["plausible", "held", "rollover", "replaced"]
 
@@ -90,7 +93,7 @@ def judge(
         return Verdict("rollover")
     if suspect is None or not _agrees(suspect, value, at, bound):
         return Verdict("held", Suspect(value, at, 1, reason))
-    if 0 <= at - suspect.at < APART:
+    if 0 <= at - suspect.at < (APART if value else ZEROS_APART):
         return Verdict("held", suspect)
     if suspect.reads + 1 >= READS:
         return Verdict("rollover" if wrapped else "replaced")
@@ -99,13 +102,23 @@ def judge(
 
 def _doubt(known: Known | None, value: Decimal, at: Instant, bound: Bound) -> str:
     if known is None:
-        return "" if value > 0 else "zero"
+        if value <= 0:
+            return "drop" if value else "zero"
+        return "jump" if _looks_like_nothing(value, bound) else ""
     if value < known.value:
         return "drop" if value else "zero"
     most = bound.most(at - known.at)
     if most is None:
         most = bound.modulus
     return "jump" if most is not None and value - known.value > most else ""
+
+
+def _looks_like_nothing(value: Decimal, bound: Bound) -> bool:
+    """All bits set, or only the highest, or all but that: what stands where nothing was counted."""
+    if bound.modulus is None:
+        return False
+    half, step = bound.modulus / 2, bound.resolution
+    return value in (bound.modulus - step, half, half - step)
 
 
 def _wrapped(known: Known, value: Decimal, at: Instant, bound: Bound) -> bool:

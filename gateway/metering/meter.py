@@ -33,7 +33,7 @@ from gateway.metering.settings import Label, MeterSettings
 from gateway.metering.source import Found, Source
 from gateway.metering.values import Formed, Values
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 @frozen
@@ -85,6 +85,9 @@ class Meter:
         self._kept = _union(s for q, s in self._sources.items() if self._polled[q])
         self._unions: dict[tuple[str, ...], tuple[Register, ...]] = {}
         self._found: dict[str, tuple[Found, Instant]] = {}
+        self._place = [settings.bus, settings.unit]
+        """Another one, another meter: what was known of the former is not taken for it."""
+        self._moved = False
 
     # ------------------------------------------------------------------------------- asking
 
@@ -199,7 +202,7 @@ class Meter:
         known, suspect = source.known, source.suspect
         verdict = source.judge(value, sample.at, sample.raw)
         source.suspect = verdict.suspect
-        formed.unsaid |= source.suspect != suspect or known is None
+        formed.unsaid |= source.suspect != suspect
         fields: dict[str, object] = {
             "meter": self.name,
             "quantity": source.quantity,
@@ -211,16 +214,20 @@ class Meter:
                 formed.events.append(("counter.held", fields | {"reason": verdict.suspect.reason}))
             return Found(None, "held")
         if verdict.judgement == "plausible":
-            if known is None:
-                source.learn(value, sample.at)
+            if known is None or sample.at < known.at:  # the first one, or the clock was set back
+                source.known = Known(value, sample.at)
+                formed.unsaid = True
             return found
         reason = verdict.judgement if known else f"{READS} reads agree"
         formed.events.append(("counter.accepted", fields | {"reason": reason}))
+        modulus = source.bound(sample.raw, value).modulus
+        for counter in self._counters[source.quantity]:
+            if verdict.judgement == "rollover" and modulus is not None:
+                counter.rolled_over(modulus, sample.at, formed)
+            else:
+                counter.replaced(sample.at, formed)
         source.known = Known(value, sample.at)
         formed.unsaid = True
-        if verdict.judgement == "replaced":
-            for counter in self._counters[source.quantity]:
-                counter.replaced()
         return found
 
     def _show(self, source: Source, found: Found, at: Instant, formed: Formed) -> None:
@@ -231,12 +238,13 @@ class Meter:
         self._found[source.quantity] = (found, at)
 
     def _outcome(self, formed: Formed) -> Outcome:
+        unsaid, self._moved = formed.unsaid or self._moved, False
         return Outcome(
             tuple(formed.readings),
             tuple(formed.gaps),
             tuple(formed.kept),
             tuple(formed.events),
-            self._state() if formed.unsaid else None,
+            self._state() if unsaid else None,
         )
 
     # --------------------------------------------------------------------------- remembering
@@ -250,13 +258,17 @@ class Meter:
         """Go on after what is stored: the last reading of each series, the saved state, and the
         kept samples of this meter, oldest first. Call it once, before anything else."""
         saved = _parsed(state)
+        ours = saved["place"] == self._place
         for values in self._all:
-            values.restore(last.get(values.send.key))
-            row = saved["values"].get(_name(values.send.key))
-            if row is None or (values.done is not None and row[0] < values.done):
-                continue
-            values.resume(row)
-        for quantity, source in self._sources.items():
+            reading = last.get(values.send.key)
+            values.restore(reading)
+            row = saved["values"].get(_name(values.send.key)) if ours else None
+            if row is None and reading is not None:
+                values.forget()
+                self._moved = True
+            elif row is not None and (values.done is None or row[0] >= values.done):
+                values.resume(row)
+        for quantity, source in self._sources.items() if ours else ():
             known, suspect = saved["counters"].get(quantity, (None, None))
             if known:
                 source.known = Known(Decimal(known[0]), known[1])
@@ -279,13 +291,13 @@ class Meter:
                     known and [str(known.value), known.at],
                     suspect and [str(suspect.value), suspect.at, suspect.reads, suspect.reason],
                 ]
-        whole = {"version": _VERSION, "values": rows, "counters": counters}
+        whole = {"version": _VERSION, "place": self._place, "values": rows, "counters": counters}
         return json.dumps(whole, separators=(",", ":")).encode()
 
 
 def _parsed(state: bytes | None) -> dict[str, Any]:
     """Saved state; none at all where it is missing, or of another make."""
-    nothing: dict[str, Any] = {"values": {}, "counters": {}}
+    nothing: dict[str, Any] = {"place": None, "values": {}, "counters": {}}
     try:
         found = json.loads(state or b"{}")
     except ValueError:
@@ -295,7 +307,7 @@ def _parsed(state: bytes | None) -> dict[str, Any]:
 
 
 def _name(key: SeriesKey) -> str:
-    return f"{key.import_name}/{key.meter_id}"
+    return f"{key.import_name}\n{key.meter_id}"
 
 
 def _union(sources: Iterable[Source]) -> tuple[Register, ...]:

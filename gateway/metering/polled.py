@@ -61,6 +61,10 @@ class PolledValues(Values):
         self._polls, self._sample = [], None
         self._settled(self.due)
 
+    def begin(self, now: Instant) -> None:
+        self._polls, self._sample = [], None
+        super().begin(now)
+
     def replay(self, polls: list[tuple[Found, Sample]]) -> None:
         """Count the kept polls of the interval that a restart broke into, oldest first.
 

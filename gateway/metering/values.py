@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from attrs import define, field
 
-from gateway.clock import Instant
+from gateway.clock import DAY, Instant
 from gateway.metering.interval import (
     count_boundaries,
     latest_boundary,
@@ -62,9 +62,10 @@ class Values:
         """Settle every boundary whose window ended before `now`.
 
         `reason` is for those of which nothing else is known. Begins with the interval that is
-        open at `now` where there was none before.
+        open at `now` where there was none before, and where the clock had been ahead by more than
+        a day: to wait until then would be silence as long as that.
         """
-        if self.done is None:
+        if self.done is None or now < self.done - DAY:
             self.begin(now)
             formed.unsaid = True
         if now <= self.due + self._window:
@@ -101,6 +102,9 @@ class Values:
             end = self._stamp_is_end
             stamp = reading.stamp
             self._settled(stamp if end else next_boundary(stamp, self._every, self._zone))
+
+    def forget(self) -> None:
+        """The reading that was stored last is not of this meter."""
 
     def saved(self) -> list[Any]:
         """What `resume` needs, for JSON."""

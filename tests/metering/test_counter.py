@@ -114,10 +114,23 @@ def test_reads_that_disagree_are_never_believed():
 
 
 def test_reads_close_together_count_as_one():
-    """A meter that starts up shows zeros for some seconds."""
     gate = Gate(UNBOUNDED, apart=SECOND)
+    assert gate.reads(*["5"] * 8) == ["held"] * 8
+    assert gate.read("5") == "replaced"
+
+
+def test_zeros_have_to_last_longer_since_a_meter_that_starts_up_shows_them_a_while():
+    gate = Gate(UNBOUNDED, apart=5 * SECOND)
     assert gate.reads(*["0"] * 8) == ["held"] * 8
-    assert gate.read("0") == "replaced"
+    assert gate.read("1000.1") == "plausible"
+    assert gate.reads(*["0"] * 9)[-1] == "replaced"
+
+
+@pytest.mark.parametrize("bits", [0xFFFFFFFF, 0x7FFFFFFF, 0x80000000])
+def test_a_first_value_that_looks_like_nothing_is_held_until_reads_agree(bits: int):
+    shown = str(Decimal(bits) / 10)
+    assert Gate(UNBOUNDED, None).reads(shown, "1000", "1000.1") == ["held", *["plausible"] * 2]
+    assert Gate(UNBOUNDED, None).reads(*[shown] * 3) == ["held", "held", "replaced"]
 
 
 def test_a_first_zero_is_held_and_a_first_value_is_not():

@@ -570,8 +570,8 @@ def test_state_is_small_and_only_given_where_the_last_readings_do_not_tell_it():
     m = meter(send())
     first, second, third = hourly(m, "100", "101", "102")
     assert first.state is not None
-    assert len(first.state) < 200
-    assert json.loads(first.state)["version"] == 1
+    assert len(first.state) < 250
+    assert json.loads(first.state)["version"] == 2
     assert (second.state, third.state) == (None, None)
 
 
