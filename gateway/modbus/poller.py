@@ -17,7 +17,7 @@ from gateway.metering.register import Register
 from gateway.metering.settings import MeterSettings
 from gateway.modbus.bus import Bus
 from gateway.modbus.health import NEVER_SEEN_AFTER, OFFLINE_AFTER, Budget, Unit, UnitReport
-from gateway.modbus.line import Line, LinkReport
+from gateway.modbus.line import Line, LinkReport, Wire
 from gateway.modbus.reader import Answer, Keep, MeterReader
 from gateway.modbus.settings import BusSettings, SerialLink, TcpLink
 
@@ -66,11 +66,13 @@ class Poller:
         *,
         random: random.Random,
         keep: Keep = lambda key, data: None,
+        wire: Wire | None = None,
     ) -> None:
+        """`wire`: what is asked over; a `Bus` of its own where none is given."""
         self._settings = settings
         self._clock = clock
-        self._bus = Bus(settings, clock, random=random)
-        self._line = Line(settings, self._bus, clock, random)
+        self._wire = wire or Bus(settings, clock, random=random)
+        self._line = Line(settings, self._wire, clock, random)
         self._budget = Budget()
         self._asking = asyncio.Lock()
         self.asking_since: float | None = None
@@ -107,7 +109,7 @@ class Poller:
 
     async def close(self) -> None:
         """Close the port or connection."""
-        await self._bus.close()
+        await self._wire.close()
 
     # ------------------------------------------------------------------------------------ round
 
@@ -130,7 +132,7 @@ class Poller:
         samples = tuple([await self._sample(ask) for ask in order])
         link = self._settings.link
         if isinstance(link, TcpLink) and link.disconnect == "after_round":
-            await self._bus.close()
+            await self._wire.close()
         requests, errors = (now - then for now, then in zip(self._tally(), before, strict=True))
         duration = self._clock.monotonic() - began
         return Round(samples, requests, errors, self._line.up, duration)
