@@ -85,7 +85,7 @@ async def test_a_year_of_backlog_drains_in_flat_memory(tmp_path: Path, short: bo
         stdout=subprocess.PIPE, check=True, text=True,
     )  # fmt: skip
     found = json.loads(answer.stdout)
-    print(found)  # noqa: T201  (make prove shows it)
+    print(found)
     total = moments * METERS
     assert found["sent"] == found["confirmed"] == total
     assert found["requests"] == -(-total // BODY)

@@ -30,7 +30,7 @@ async def test_no_flipped_bit_ever_alters_a_value_that_is_sent(
         lost.append(await everything_there(path, true))
         clear(path)
     share = sum(lost) / len(lost) / len(true)
-    print(  # noqa: T201  (make prove shows it)
+    print(
         f"{len(lost)} flips of a file with {len(true)} readings: altered and sent 0, "
         f"lost {sum(lost)} in all, at most {max(lost)} by one flip"
     )
@@ -60,7 +60,7 @@ async def test_a_file_cut_off_or_overwritten_anywhere_is_in_use_again_at_once(
         await everything_there(path, true)
         slowest = max(slowest, time.monotonic() - start)
         clear(path)
-    print(  # noqa: T201  (make prove shows it)
+    print(
         f"{trials} files cut off or overwritten: each in use again, altered 0, "
         f"slowest {slowest:.1f} s with all checks"
     )

@@ -99,7 +99,7 @@ async def test_what_was_acknowledged_survives_every_kill(tmp_path: Path, short: 
         pending = {one for one, (_, state) in rows.items() if state == "pending"}
         assert {(w.key.meter_id, w.stamp) for w in await take(store)} == pending
         await store.close()
-    print(  # noqa: T201  (make prove shows it)
+    print(
         f"{kills} kills, {len(stored)} commits acknowledged, {len(sent)} values confirmed, lost 0"
     )
     assert len(stored) > 2 * kills
