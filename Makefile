@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DURATION ?= 60s
 SHORT ?=
 
-.PHONY: help env demo test lint prove bench lock clean
+.PHONY: help env demo test lint prove bench docs lock clean
 
 help:
 	@echo "make demo [DURATION=30s]   the whole way on simulated meters"
@@ -18,7 +18,8 @@ help:
 
 env: $(VENV)/.made
 
-$(VENV)/.made: requirements-dev.lock pyproject.toml deploy/make-venv.sh
+$(VENV)/.made: requirements-dev.lock pyproject.toml deploy/make-venv.sh deploy/find-python.sh
+	@echo "making $(VENV), once: this takes a minute"
 	@bash deploy/make-venv.sh $(VENV) requirements-dev.lock
 	@touch $@
 
@@ -42,10 +43,17 @@ prove: env
 bench: env
 	$(BIN)/python -m bench.run
 
+# What is generated from the code; a test compares.
+docs: env
+	$(BIN)/python docs/reference/events.py > docs/reference/events.md
+
+COMPILE := uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url
+
 # Needs uv; run after the dependencies in pyproject.toml changed.
 lock:
-	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url pyproject.toml -o requirements.lock
-	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url --group dev pyproject.toml -o requirements-dev.lock
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) --group dev pyproject.toml -o requirements-dev.lock
+	grep -o '^requires = \["[^"]*' pyproject.toml | cut -d'"' -f2 | $(COMPILE) --no-annotate --constraint requirements-dev.lock - -o deploy/build.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build bench/.peers
