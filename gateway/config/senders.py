@@ -15,12 +15,10 @@ from gateway.config.measures import duration, size
 from gateway.config.report import Report, Span
 from gateway.config.tokens import Kept, read_secret, same_place, unset
 from gateway.config.values import Wrong, choice, name, scalar
+from gateway.energinet.limits import MAX_BODY, MAX_SENDERS, REQUEST_INTERVAL
 from gateway.energinet.settings import EnerginetSettings, Proxy, SenderSettings
 
 DEFAULT_URL: Final = "https://www.energinet.net/apiImport/data"
-MAX_SENDERS: Final = 50  # an import; energinet.net, documentation of the import API
-WINDOW: Final = 10 * MINUTE
-PAYLOAD: Final = 500_000
 
 
 def read_energinet(report: Report, node: Node | None, at: Span, place: Place) -> EnerginetSettings:
@@ -36,9 +34,9 @@ def read_energinet(report: Report, node: Node | None, at: Span, place: Place) ->
     if url.startswith("http://") and not loopback:
         message = "url: http:// sends the token in the clear: only for a loopback address"
         fields.error("url", message, f'did you mean "https{url.removeprefix("http")}"?')
-    least = SECOND // 10 if local else WINDOW
-    most = 100_000_000 if local else PAYLOAD
-    interval = fields.get("request_interval", duration(least, DAY), WINDOW)
+    least = SECOND // 10 if local else REQUEST_INTERVAL
+    most = 100_000_000 if local else MAX_BODY
+    interval = fields.get("request_interval", duration(least, DAY), REQUEST_INTERVAL)
     return EnerginetSettings(
         senders=_senders(fields, place),
         url=url,
@@ -46,7 +44,7 @@ def read_energinet(report: Report, node: Node | None, at: Span, place: Place) ->
         label=fields.get("label", choice("start", "end"), "start"),
         linger=fields.get("linger", duration(0, HOUR), 30 * SECOND),
         request_interval=interval,
-        max_payload=fields.get("max_payload", size(1_000, most), PAYLOAD),
+        max_payload=fields.get("max_payload", size(1_000, most), MAX_BODY),
         timeout=fields.get("timeout", duration(SECOND, 10 * MINUTE), 60 * SECOND),
         ca=fields.get("ca", existing_file(place.folder), None),
         proxy=_proxy(fields, place),

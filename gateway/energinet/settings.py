@@ -7,7 +7,8 @@ from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
-from gateway.clock import MINUTE, SECOND, Millis
+from gateway.clock import SECOND, Millis
+from gateway.energinet.limits import MAX_BODY, REQUEST_INTERVAL
 
 Timestamps: TypeAlias = Literal["local", "offset", "utc"]
 
@@ -72,8 +73,8 @@ class EnerginetSettings:
     timestamps: Timestamps = "local"
     label: Literal["start", "end"] = "start"
     linger: Millis = 30 * SECOND
-    request_interval: Millis = 10 * MINUTE
-    max_payload: int = 500_000
+    request_interval: Millis = REQUEST_INTERVAL
+    max_payload: int = MAX_BODY
     timeout: Millis = 60 * SECOND
     ca: str | None = None
     proxy: Proxy | None = None
