@@ -317,7 +317,7 @@ async def open_buffer(store: Store, plant: Plant) -> int:
     opened = await store.open()
     if opened.slots_lost:
         for uploader in plant.uploaders.values():
-            uploader.hold()
+            await uploader.hold()
     return opened.pending
 
 

@@ -64,7 +64,7 @@ _event(
     "gateway.summary",
     "info",
     "read missed sent stored pending in_flight confirmed parked dropped held balanced oldest"
-    " meters_online meters clock buffer_bytes next_request",
+    " meters_online meters left_out clock buffer_bytes next_request",
     "Once an hour: what was read and sent since the last summary, and where every value is. "
     "stored = pending + in_flight + confirmed + parked + dropped.",
     "Look closer when meters_online is below meters, or when pending grows from hour to hour.",
@@ -321,6 +321,14 @@ _event(
     "sender meterID sent counted",
     "Energinet counted another number of values than were sent; they are sent again in halves.",
     "If it goes on, look at the values with `meter-gateway export`.",
+)
+_event(
+    "upload.ambiguous",
+    "warning",
+    "sender meters values",
+    "The site's clock showed this time twice, and a stamp without an offset has one name for both. "
+    "The later values were parked as `dst`: sent, they would replace the earlier ones.",
+    "Set `timestamps: offset` or `utc` if Energinet takes them from you.",
 )
 _event(
     "upload.parked",

@@ -15,7 +15,7 @@ from gateway.buffer.store import Store
 from gateway.clock import MINUTE, SECOND, Clock, Instant, Millis
 from gateway.commits import Committer
 from gateway.config.settings import GatewayConfig
-from gateway.energinet.client import Client
+from gateway.energinet.late import LateClient
 from gateway.energinet.uploader import Uploader
 from gateway.errors import GatewayError, StoreError, TryLater
 from gateway.metering.interval import next_boundary
@@ -29,8 +29,6 @@ ROUND_GRACE: Final = 1.5
 """Seconds that a round under way gets at the end."""
 SEND_GRACE: Final = 2.0
 """Seconds that a request to Energinet gets at the end. A run ends within 5 s in all."""
-CLOSE_GRACE: Final = 1.0
-"""Seconds that the connection to Energinet gets to close."""
 STUCK: Final[Millis] = 10 * MINUTE
 """A bus that finishes no request, or a sender's request that has not ended, for this long makes no
 progress any more."""
@@ -78,11 +76,9 @@ class Plant:
             self.rounds[bus.name] = BusRounds(
                 bus, of_bus, poller, self.committer, store, clock, zone
             )
-        self._client = Client(config.energinet)
+        client = LateClient(config.energinet)
         self.uploaders = {
-            sender.name: Uploader(
-                sender, config.energinet, store, self._client, clock, zone, random
-            )
+            sender.name: Uploader(sender, config.energinet, store, client, clock, zone, random)
             for sender in config.energinet.senders
         }
         self._sender_of = {send.key: send.sender for meter in config.meters for send in meter.send}
@@ -133,9 +129,6 @@ class Plant:
                 await self._store.release_flight(name)
         for poller in self.pollers.values():
             await poller.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_GRACE):
-                await self._client.close()
 
     async def drain(self) -> None:
         """No more rounds. What they read is committed, and still goes to Energinet."""

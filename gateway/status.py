@@ -191,4 +191,5 @@ class Status:
             "failures": status.failures,
             "limit": status.limit,
             "parked": list(status.parked),
+            "left_out": list(status.missing),
         }

@@ -42,7 +42,7 @@ class Summary:
         }
         waiting = (await store.pending_by_sender()).values()
         oldest = min((at for _, at in waiting if at is not None), default=None)
-        requests = [uploader.status().next_request for uploader in plant.uploaders.values()]
+        senders = [uploader.status() for uploader in plant.uploaders.values()]
         log(
             "gateway.summary",
             read=read - self._read,
@@ -54,9 +54,12 @@ class Summary:
             oldest=iso(oldest),
             meters_online=sum(online(plant).values()),
             meters=len(plant.meters),
+            left_out=sum(len(sender.missing) for sender in senders) or None,
             clock="synchronised" if self._clock.synchronised() else "not synchronised",
             buffer_bytes=store.size,
-            next_request=iso(min((at for at in requests if at), default=None)),
+            next_request=iso(
+                min((s.next_request for s in senders if s.next_request), default=None)
+            ),
         )
         if not counts.balanced:
             log("gateway.unbalanced", **sums)

@@ -62,14 +62,32 @@ class Reads:
         """What is parked, by series and reason."""
         return await self._call(lambda _, index: views.parked(index))
 
+    async def parked_series(self, sender: str) -> frozenset[SeriesKey]:
+        """Series of a sender that are parked as a whole."""
+        return await self._call(
+            lambda _, index: frozenset(
+                line.series.key for line in index.of_sender(sender) if line.parked
+            )
+        )
+
     async def gaps(self, since: Instant = 0) -> Sequence[GapLine]:
         """The ledger of missing values."""
         return await self._call(lambda connection, index: views.gaps(connection, index, since))
 
     async def slot(self, sender: str) -> bytes | None:
-        """What a sender's slot was last saved as."""
-        slots = await self._call(lambda connection, _: settling.slots(connection))
-        return slots[sender][1] if sender in slots else None
+        """What a sender's slot was last saved as; None: it never asked.
+
+        One that asked must have had a slot: where damage took it, this is empty, and not None.
+        """
+
+        def read(connection: sqlite3.Connection, index: Index) -> bytes | None:
+            slots = settling.slots(connection)
+            if sender in slots:
+                return slots[sender][1]
+            asked = any(state[:1] == "c" for x in index.of_sender(sender) for state in x.totals)
+            return b"" if asked else None
+
+        return await self._call(read)
 
     async def export(
         self,

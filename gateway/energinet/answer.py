@@ -128,8 +128,8 @@ def _verdicts(entries: list[object], sent: Mapping[str, int]) -> dict[str, Verdi
             continue
         meter_id, status = entry.get("meterID"), entry.get("status")
         count = entry.get("number_of_values")
-        if _is_integer(meter_id):
-            meter_id = str(meter_id)
+        if isinstance(meter_id, int) and not isinstance(meter_id, bool):
+            meter_id = str(meter_id)  # JSON allows it fewer digits than `str` does
         if not isinstance(meter_id, str) or meter_id not in sent:
             continue
         if not (_is_integer(status) and _is_integer(count)):

@@ -3,6 +3,10 @@
 The body is a list of value sets, one a meter: {"meterID": …, "values": [[stamp, value], …]}, as
 compact JSON. Its size is known to the byte before it is encoded, so that it is filled up to the
 last value that fits.
+
+Where stamps are written without an offset, the hour that the site's clock shows twice has one
+name for two instants. The first keeps it; a value of the second would replace the first one's in
+Energinet, so it is taken out of what waits, but never sent.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-from attrs import frozen
+from attrs import field, frozen
 
 from gateway.clock import Instant
 from gateway.energinet.settings import Timestamps
@@ -27,11 +31,18 @@ class Batch:
 
     data: bytes
     values: Mapping[SeriesKey, tuple[Waiting, ...]]
+    ambiguous: Mapping[SeriesKey, tuple[Waiting, ...]] = field(factory=dict)
+    """Taken, but not in the body: their stamps, as they are written, belong to earlier values."""
 
     @property
     def count(self) -> int:
         """How many values it carries."""
         return sum(len(values) for values in self.values.values())
+
+    @property
+    def sent(self) -> dict[str, int]:
+        """How many values of each meterID it carries."""
+        return {key.meter_id: len(values) for key, values in self.values.items()}
 
 
 class Body:
@@ -43,17 +54,21 @@ class Body:
         limit: int,
         zone: ZoneInfo,
         timestamps: Timestamps,
-        per_series: Mapping[SeriesKey, int] | None = None,
-        not_after: Instant | None = None,
+        caps: Mapping[str, int] | None = None,
+        oldest: Instant | None = None,
+        newest: Instant | None = None,
     ) -> None:
+        """`caps`: meterID to its most values; `oldest`, `newest`: what may be sent of stamps."""
         self._limit = limit
         self._zone = zone
         self._timestamps = timestamps
-        self._per_series = per_series or {}
-        self._not_after = not_after
+        self._caps = caps or {}
+        self._oldest = -(1 << 62) if oldest is None else oldest
+        self._newest = 1 << 62 if newest is None else newest
         self._size = 2  # the brackets of the list
-        self._stamps: dict[Instant, str] = {}
-        self._taken: dict[SeriesKey, dict[str, tuple[Waiting, str]]] = {}
+        self._stamps: dict[Instant, str | None] = {}
+        self._taken: dict[str, tuple[SeriesKey, list[tuple[Waiting, str]]]] = {}
+        self._ambiguous: dict[SeriesKey, list[Waiting]] = {}
 
     @property
     def size(self) -> int:
@@ -62,49 +77,54 @@ class Body:
 
     def offer(self, waiting: Waiting) -> Offer:
         """Take a value, pass over it, or say that the body is full."""
-        if self._not_after is not None and waiting.stamp > self._not_after:
-            return Offer.SKIP  # a stamp in the future
-        values = self._taken.get(waiting.key)
-        if values is not None and len(values) >= self._per_series.get(waiting.key, 1 << 62):
+        if not self._oldest <= waiting.stamp <= self._newest:
             return Offer.SKIP
+        name = waiting.key.meter_id
+        key, values = self._taken.get(name, (waiting.key, []))
+        if key != waiting.key or len(values) >= self._caps.get(name, 1 << 62):
+            return Offer.SKIP  # of two imports' series of one meterID one goes at a time
         stamp = self._stamp(waiting.stamp)
-        if values is not None and stamp in values:
-            return Offer.SKIP  # the repeated hour: two values under one text would lose one
+        if stamp is None:
+            self._ambiguous.setdefault(waiting.key, []).append(waiting)
+            return Offer.TAKEN
         text = f'["{stamp}",{number(waiting.value)}]'
         added = len(text)
-        if values is None:
-            added += len(_frame(waiting.key)) + bool(self._taken)
-        else:
+        if values:
             added += 1
+        else:
+            added += len(_frame(name)) + bool(self._taken)
         if self._size + added > self._limit:
             return Offer.FULL
         self._size += added
-        self._taken.setdefault(waiting.key, {})[stamp] = (waiting, text)
+        values.append((waiting, text))
+        self._taken[name] = key, values
         return Offer.TAKEN
 
     def encode(self) -> Batch:
         """The body as it is sent, each meter's values in the order of time."""
         sets: list[str] = []
         values: dict[SeriesKey, tuple[Waiting, ...]] = {}
-        for key, taken in self._taken.items():
-            ordered = sorted(taken.values(), key=lambda pair: pair[0].stamp)
-            texts = ",".join(text for _, text in ordered)
-            sets.append(_frame(key)[:-2] + texts + "]}")
-            values[key] = tuple(waiting for waiting, _ in ordered)
+        for name, (key, taken) in self._taken.items():
+            taken.sort(key=lambda pair: pair[0].stamp)
+            texts = ",".join(text for _, text in taken)
+            sets.append(_frame(name)[:-2] + texts + "]}")
+            values[key] = tuple(waiting for waiting, _ in taken)
         data = f"[{','.join(sets)}]".encode("ascii")
         assert len(data) == self._size
-        return Batch(data, values)
+        ambiguous = {key: tuple(some) for key, some in self._ambiguous.items()}
+        return Batch(data, values, ambiguous)
 
-    def _stamp(self, at: Instant) -> str:
-        text = self._stamps.get(at)
-        if text is None:
-            text = self._stamps[at] = stamp_text(at, self._zone, self._timestamps)
-        return text
+    def _stamp(self, at: Instant) -> str | None:
+        """None: a local time that the site's clock shows for the second time."""
+        if at not in self._stamps:
+            again = self._timestamps == "local" and _local(at, self._zone).fold
+            self._stamps[at] = None if again else stamp_text(at, self._zone, self._timestamps)
+        return self._stamps[at]
 
 
 def stamp_text(at: Instant, zone: ZoneInfo, timestamps: Timestamps) -> str:
     """A stamp as it is sent, ISO 8601; seconds only where they are not zero."""
-    moment = datetime.fromtimestamp(at / 1000, UTC if timestamps == "utc" else zone)
+    moment = datetime.fromtimestamp(at // 1000, UTC) if timestamps == "utc" else _local(at, zone)
     text = moment.strftime("%Y-%m-%dT%H:%M:%S" if moment.second else "%Y-%m-%dT%H:%M")
     if timestamps == "utc":
         return text + "Z"
@@ -119,5 +139,9 @@ def number(value: Decimal) -> str:
     return f"{plain(value):f}" if value else "0"
 
 
-def _frame(key: SeriesKey) -> str:
-    return f'{{"meterID":{json.dumps(key.meter_id)},"values":[]}}'
+def _local(at: Instant, zone: ZoneInfo) -> datetime:
+    return datetime.fromtimestamp(at // 1000, zone)
+
+
+def _frame(meter_id: str) -> str:
+    return f'{{"meterID":{json.dumps(meter_id)},"values":[]}}'

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import asdict, define, field, frozen
 
 from gateway.clock import Instant, Millis
 
@@ -56,7 +56,8 @@ class SlotState:
     """MeterIDs that the last answer left out."""
     suspects: list[str] = field(factory=list)
     """MeterIDs among which the one is that made the whole body be refused."""
-    oldest_turn: bool = False
+    oldest_turns: list[str] = field(factory=list)
+    """MeterIDs whose one value of a body is the oldest this time, not the newest."""
     ever: bool = False
     """Was there a request before?"""
 
@@ -70,10 +71,15 @@ class SlotState:
             return min(self.span, max(0, self.wall_until - now.wall))
         return self.span
 
-    def carried_over(self, now: Now) -> None:
-        """Once after a start: what is still to be waited, in this boot's time."""
-        if self.boot_id and self.boot_id != now.boot_id:
+    def carried_over(self, now: Now) -> bool:
+        """Bring what is still to be waited into this boot's time; was it of another boot?
+
+        To be kept at once: else each start of a crash loop would wait from its beginning.
+        """
+        other = bool(self.boot_id) and self.boot_id != now.boot_id
+        if other:
             self.hold(now, self.wait(now))
+        return other
 
     def hold(self, now: Now, span: Millis) -> None:
         """No request for that long from now on."""
@@ -82,8 +88,6 @@ class SlotState:
 
     def pack(self) -> bytes:
         """The form in which the buffer keeps it."""
-        from attrs import asdict
-
         return json.dumps({"version": _VERSION, **asdict(self)}, separators=(",", ":")).encode()
 
     @classmethod

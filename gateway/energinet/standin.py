@@ -113,8 +113,16 @@ class StandIn:
         try:
             while (request := await self._receive(reader)) is not None:
                 self.requests.append(request)
-                if not await self._respond(request, writer):
-                    break
+                sender = self.sender_of(request)
+                try:
+                    if not await self._respond(request, reader, writer):
+                        break
+                finally:
+                    if sender is not None:  # answered, cut, or left by its sender
+                        self.ended(sender)
+        except ValueError:
+            self.violations.append("400: not HTTP/1.1")
+            writer.write(b"HTTP/1.1 400 Stand-in\r\nContent-Length: 0\r\n\r\n")
         except (ConnectionError, asyncio.IncompleteReadError, TimeoutError, ssl.SSLError):
             pass
         finally:
@@ -128,25 +136,27 @@ class StandIn:
         head = await reader.readline()
         if not head:
             return None
+        at = self.now()
         method, path, _ = head.decode("latin-1").split(" ", 2)
         headers: dict[str, str] = {}
         while (line := await reader.readline()) not in (b"\r\n", b""):
             name, _, value = line.decode("latin-1").partition(":")
             headers[name.strip().lower()] = value.strip()
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        return Request(len(self.requests) + 1, method, path, headers, body, self.now())
+        return Request(len(self.requests) + 1, method, path, headers, body, at)
 
-    async def _respond(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+    async def _respond(
+        self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
         scripted = self.script(request) if self.script else None
         if isinstance(scripted, Awaitable):
             scripted = await scripted
+        # What breaks a limit is noted, whatever the script answers.
+        status, headers, answer = self.judge(request, take=scripted is None or scripted.store)
         if scripted is None:
-            status, headers, answer = self._judge(request)
             scripted = Scripted(status, headers, json.dumps(answer).encode())
-        elif scripted.store:
-            self._judge(request)
-        if scripted.delay:
-            await asyncio.sleep(scripted.delay)
+        if scripted.delay and await _left(reader, scripted.delay):
+            return False
         if scripted.raw is not None:
             writer.write(scripted.raw)
             await writer.drain()
@@ -160,7 +170,8 @@ class StandIn:
             for byte in scripted.body:
                 writer.write(bytes([byte]))
                 await writer.drain()
-                await asyncio.sleep(scripted.drip)
+                if await _left(reader, scripted.drip):
+                    return False
         else:
             writer.write(scripted.body)
         await writer.drain()
@@ -168,49 +179,55 @@ class StandIn:
 
     # ------------------------------------------------------------------------------- the rules
 
-    def _judge(self, request: Request) -> tuple[int, dict[str, str], Any]:
-        """Status, headers and answer, as documented; what breaks a rule is noted."""
+    def sender_of(self, request: Request) -> str | None:
+        """Whose token it carries; None: nobody's."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        return self.tokens.get(token) if scheme == "Bearer" else None
+
+    def ended(self, sender: str) -> None:
+        """A request of this sender is over: its window runs from now."""
+        self._ended[sender] = self.now()
+
+    def judge(self, request: Request, *, take: bool) -> tuple[int, dict[str, str], Any]:
+        """Status, headers and answer, as documented; what breaks a rule is noted.
+
+        `take`: hold the values; without it the rules are only checked.
+        """
         if (request.method, request.path) != ("POST", PATH):
             return self._wrong(404 if request.path != PATH else 405, "no such endpoint")
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        sender = self.tokens.get(token) if scheme == "Bearer" else None
+        sender = self.sender_of(request)
         if sender is None:
             return self._wrong(401, "no known token")
-        for name in ("content-type", "accept"):
-            if request.headers.get(name) != "application/json":
-                return self._wrong(400, f"{name} is not application/json")
-        last = self._ended.get(sender)
-        self._ended[sender] = request.at
+        last, self._ended[sender] = self._ended.get(sender), request.at
         if last is not None and request.at - last < self.window - _SLACK:
             early = self.window - (request.at - last)
             status, _, answer = self._wrong(429, f"sender {sender} asked {early} ms early")
             return status, {"Retry-After": str(-(-self.window // 1000))}, answer
+        for name in ("content-type", "accept"):
+            if request.headers.get(name) != "application/json":
+                return self._wrong(400, f"{name} is not application/json")
         if len(request.body) > MAX_BODY:
             return self._wrong(413, f"{len(request.body)} bytes")
         try:
             sets = json.loads(request.body, parse_float=Decimal, parse_int=Decimal)
-        except ValueError:
+        except (ValueError, RecursionError):
             return self._wrong(400, "not JSON")
         if not isinstance(sets, list):
             return self._wrong(400, "not a list")
-        return 200, {}, [self._take(sender, one, request.at) for one in sets]
+        names = [one.get("meterID") for one in sets if isinstance(one, dict)]
+        if len(names) != len({str(name) for name in names}):
+            return self._wrong(400, "a meterID stands twice")
+        return 200, {}, [self._take(sender, one, request.at, take=take) for one in sets]
 
     def _wrong(self, status: int, what: str) -> tuple[int, dict[str, str], Any]:
         self.violations.append(f"{status}: {what}")
         return status, {}, {"message": what}
 
-    def _take(self, sender: str, one: Any, now: Instant) -> dict[str, Any]:
+    def _take(self, sender: str, one: Any, now: Instant, *, take: bool) -> dict[str, Any]:
         meter_id = one.get("meterID") if isinstance(one, dict) else None
         values = one.get("values") if isinstance(one, dict) else None
-        if (
-            not isinstance(meter_id, str)
-            or not isinstance(values, list)
-            or set(one)
-            != {
-                "meterID",
-                "values",
-            }
-        ):
+        sound = isinstance(meter_id, str) and isinstance(values, list)
+        if not sound or set(one) != {"meterID", "values"}:
             self.violations.append(f"form: {str(one)[:80]}")
             return {"meterID": str(meter_id), "number_of_values": 0, "status": 422}
         if self.known is not None and meter_id not in self.known:
@@ -219,8 +236,10 @@ class StandIn:
             if wrong := self._wrong_value(pair, now):
                 self.violations.append(f"{meter_id}: {wrong}: {str(pair)[:60]}")
                 return {"meterID": meter_id, "number_of_values": 0, "status": 422}
-        held = self.received.setdefault(meter_id, {})
-        for stamp, value in values:
+        if len({stamp for stamp, _ in values}) != len(values):
+            self.violations.append(f"{meter_id}: a dateTime stands twice in one body")
+        held = self.received.setdefault(meter_id, {}) if take else {}
+        for stamp, value in values if take else ():
             if held.get(stamp, value) != value:
                 self.violations.append(f"{meter_id}: {stamp} was {held[stamp]}, now {value}")
             held[stamp] = value
@@ -245,3 +264,11 @@ class StandIn:
         if millis < oldest_allowed(now):
             return "older than five years"
         return ""
+
+
+async def _left(reader: asyncio.StreamReader, seconds: float) -> bool:
+    """Let time pass; did the other end go away meanwhile?"""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            return not await reader.read(1)
+    return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
@@ -13,34 +13,23 @@ from attrs import frozen
 
 from gateway.clock import Clock, Instant, Millis
 from gateway.energinet.answer import Answer, Row, read_answer
-from gateway.energinet.batch import Batch, Body
-from gateway.energinet.client import Poster, Response
-from gateway.energinet.limits import oldest_allowed
+from gateway.energinet.batch import Batch
+from gateway.energinet.choosing import Chooser, Chosen, Offers
+from gateway.energinet.response import Poster, Response
 from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
 from gateway.energinet.slot import Now, SlotState
-from gateway.energinet.verdicts import HOUR, Outcome, apply, left_out, probes_due
+from gateway.energinet.telling import Telling
+from gateway.energinet.verdicts import apply, probes_due, take_turns
 from gateway.errors import GatewayError, NoAnswer, StoreError, TryLater
 from gateway.logbook import log
-from gateway.metering.reading import Offer, SeriesKey, Settlement, Waiting
+from gateway.metering.reading import SeriesKey, Settlement
 
 _LOOK: Final = 60.0
 """Seconds after which a sender with nothing to do looks again: parked values become due."""
-_LOOPBACK: Final = ("127.", "localhost", "[::1]")
 
 
-class Outbox(Protocol):
+class Outbox(Offers, Protocol):
     """What an uploader needs of the buffer."""
-
-    async def expire(self, before: Instant) -> int: ...
-
-    async def collect(
-        self,
-        sender: str,
-        offer: Callable[[Waiting], Offer],
-        *,
-        only: frozenset[SeriesKey] | None = None,
-        probes: frozenset[SeriesKey] = frozenset(),
-    ) -> None: ...
 
     async def settle(self, sender: str, settlements: Sequence[Settlement], slot: bytes) -> None: ...
 
@@ -51,6 +40,8 @@ class Outbox(Protocol):
     async def keep_slot(self, sender: str, state: bytes) -> None: ...
 
     async def waiting(self, sender: str) -> int: ...
+
+    async def parked_series(self, sender: str) -> frozenset[SeriesKey]: ...
 
 
 @frozen
@@ -65,6 +56,8 @@ class SenderStatus:
     failures: int
     limit: int
     parked: tuple[str, ...]
+    missing: tuple[str, ...]
+    """MeterIDs that answers leave out."""
     busy_since: float | None
     """Monotonic instant at which the request under way began."""
 
@@ -102,9 +95,11 @@ class Uploader:
         self._outbox = outbox
         self._client = client
         self._clock = clock
-        self._zone = zone
         self._random = random
+        self._chooser = Chooser(sender.name, settings, outbox, clock, zone)
+        self._telling = Telling(sender.name, settings.request_interval, clock)
         self._state = SlotState()
+        self._parked: frozenset[SeriesKey] = frozenset()
         self._loaded = False
         self._poked = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -112,16 +107,9 @@ class Uploader:
         self._since: float | None = None
         """Monotonic instant of the first value stored since the last request."""
         self._backlog = True
-        self._last = ""
-        self._trouble = ""
-        self._trouble_since = 0.0
-        self._requests_in_trouble = 0
         self._busy_since: float | None = None
         self._resting_until = 0.0
-        interval = settings.request_interval
-        timeout = settings.timeout
-        host = settings.url.partition("://")[2]
-        self._deadline: Millis = min(timeout, interval) if host.startswith(_LOOPBACK) else timeout
+        self._deadline: Millis = min(settings.timeout, settings.request_interval)
 
     # --------------------------------------------------------------------------------- outside
 
@@ -131,10 +119,11 @@ class Uploader:
             self._since = self._clock.monotonic()
         self._poked.set()
 
-    def hold(self) -> None:
+    async def hold(self) -> None:
         """The slot was lost: a request may have been made a moment ago. Before `run`."""
-        self._state.hold(self._now(), self._deadline + self._settings.request_interval)
+        self._state.hold(self._now(), self._whole_slot)
         self._loaded = True
+        await self._outbox.keep_slot(self.sender.name, self._state.pack())
 
     async def stop(self, grace: float) -> None:
         """No new request; one under way gets `grace` seconds, then its outcome is unknown."""
@@ -150,15 +139,17 @@ class Uploader:
         return SenderStatus(
             self.sender.name,
             self._clock.now() + wait if wait else None,
-            self._last,
+            self._telling.last,
             self._state.failures,
             self._state.limit or self._settings.max_payload,
             tuple(sorted(self._state.probes)),
+            tuple(self._state.missing),
             self._busy_since,
         )
 
     async def run(self) -> None:
         """Until `stop`. An error that was not expected ends one turn, not the sender."""
+        interval = self._settings.request_interval / 1000
         while not self._stopping.is_set():
             try:
                 await self._load()
@@ -167,20 +158,27 @@ class Uploader:
                         if not self._stopping.is_set():
                             await self._send()
             except StoreError:  # the buffer has said so itself
-                await self._pause(self._settings.request_interval / 1000)
+                await self._pause(interval)
+            except GatewayError as error:  # the token: no request was made, no slot used
+                self._telling.unreadable(error)
+                await self._pause(interval)
             except Exception as error:  # the border of one request
                 where = f"sender {self.sender.name}"
                 log("task.failed", task="uploader", error=repr(error), where=where)
-                await self._pause(self._settings.request_interval / 1000)
+                await self._pause(interval)
 
     async def once(self, *, dry_run: bool = False) -> SendReport:
-        """One request now, or what it would be. Raises TryLater where the slot is not free."""
+        """One request now, or what it would be.
+
+        Raises TryLater where the slot is not free, GatewayError where there is no token.
+        """
         async with self._turn:
             await self._load()
+            await self._look_what_is_parked()
             if dry_run:
-                batch = await self._fill()
+                chosen = await self._chooser.choose(self._state, self._parked)
                 await self._outbox.release_flight(self.sender.name)
-                return await self._report(batch)
+                return await self._report(chosen.batch)
             if wait := self._state.wait(self._now()):
                 raise TryLater(
                     f"sender {self.sender.name} may ask again in {wait / 60_000:.1f} min",
@@ -194,13 +192,25 @@ class Uploader:
         clock = self._clock
         return Now(clock.boot_id, clock.boottime(), clock.now(), clock.synchronised())
 
+    @property
+    def _whole_slot(self) -> Millis:
+        """From before a request to after its slot, however long it takes."""
+        return self._deadline + self._settings.request_interval
+
     async def _load(self) -> None:
         if not self._loaded:
             kept = await self._outbox.slot(self.sender.name)
-            span = self._deadline + self._settings.request_interval
-            self._state = SlotState.unpack(kept, self._now(), span)
-            self._state.carried_over(self._now())
+            now = self._now()
+            self._state = SlotState.unpack(kept, now, self._whole_slot)
+            if self._state.carried_over(now) or kept == b"":
+                await self._outbox.keep_slot(self.sender.name, self._state.pack())
             self._loaded = True
+
+    async def _look_what_is_parked(self) -> None:
+        """The buffer knows: a series may have come from another sender, or have been let go."""
+        self._parked = await self._outbox.parked_series(self.sender.name)
+        known, names = self._state.probes, {key.meter_id for key in self._parked}
+        self._state.probes = {name: known.get(name, 0) for name in sorted(names)}
 
     async def _until_due(self) -> bool:
         """Wait for the slot and for something to send; False: look again."""
@@ -210,7 +220,10 @@ class Uploader:
         if (rest := self._resting_until - self._clock.monotonic()) > 0:
             await self._pause(rest)
             return False
-        if not await self._outbox.waiting(self.sender.name) and not self._probes():
+        await self._look_what_is_parked()
+        interval = self._settings.request_interval
+        due = probes_due(self._state, self._clock.now(), interval)
+        if not due and not await self._outbox.waiting(self.sender.name):
             self._poked.clear()
             self._since = None
             self._backlog = False
@@ -224,11 +237,6 @@ class Uploader:
                 return False
         return True
 
-    def _rest(self, slots: float) -> None:
-        """Nothing can be sent now; look again later. No slot is used for that."""
-        interval = self._settings.request_interval / 1000
-        self._resting_until = self._clock.monotonic() + slots * interval
-
     async def _pause(self, seconds: float, *, wake: asyncio.Event | None = None) -> None:
         """Sleep on the clock that was handed in, until stopped or woken."""
         waits: list[asyncio.Future[object]] = [asyncio.ensure_future(self._clock.sleep(seconds))]
@@ -240,72 +248,40 @@ class Uploader:
                 waiting.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
-    def _probes(self) -> frozenset[SeriesKey]:
-        import_name = self.sender.import_name
-        names = probes_due(self._state, self._clock.now())
-        return frozenset(SeriesKey(import_name, name) for name in names)
-
     # ------------------------------------------------------------------------------ one request
 
-    async def _fill(self) -> Batch:
-        now = self._clock.now()
-        await self._outbox.expire(oldest_allowed(now))
-        state, import_name = self._state, self.sender.import_name
-        body = Body(
-            limit=state.limit or self._settings.max_payload,
-            zone=self._zone,
-            timestamps=self._settings.timestamps,
-            per_series={SeriesKey(import_name, name): cap for name, cap in state.caps.items()},
-            not_after=now,
-        )
-        skipped = left_out(state)
-        state.oldest_turn = not state.oldest_turn
-        # A meter of which one value is sent at a time sends its newest and its oldest in turn:
-        # else the one at fault among the old ones would never stand alone.
-        passed_over = {name for name, cap in state.caps.items() if cap == 1 and state.oldest_turn}
-        self._backlog = False
-
-        def offer(waiting: Waiting) -> Offer:
-            name = waiting.key.meter_id
-            if name in skipped:
-                return Offer.SKIP
-            if name in passed_over:
-                passed_over.remove(name)
-                return Offer.SKIP
-            taken = body.offer(waiting)
-            if taken is Offer.FULL:
-                self._backlog = True
-            return taken
-
-        await self._outbox.collect(self.sender.name, offer, probes=self._probes())
-        return body.encode()
-
     async def _send(self) -> SendReport:
-        settings, state, name = self._settings, self._state, self.sender.name
+        token = self.sender.token()  # from its source, before each try
+        take_turns(self._state)
         try:
-            token = self.sender.token()
-        except GatewayError as error:
-            self._say("upload.token", "token unreadable", status="unreadable", source=str(error))
-            self._last = "token unreadable"
-            # No request is made, so no slot is used: only this process waits.
-            self._rest(1 if state.refusals == 0 else HOUR)
-            state.refusals += 1
-            return await self._report(Batch(b"[]", {}))
-        first = not state.ever
-        batch = await self._fill()
-        if not batch.values:
-            await self._outbox.release_flight(name)
-            state.suspects = []
-            self._rest(1)
-            return await self._report(batch)
-        state.ever = True
-        state.hold(self._now(), self._deadline + settings.request_interval)
-        try:
-            await self._outbox.keep_slot(name, state.pack())
-        except StoreError:
-            await self._outbox.release_flight(name)
+            chosen = await self._chooser.choose(self._state, self._parked)
+            self._backlog = chosen.more
+            if not chosen.batch.values:
+                return await self._nothing(chosen.batch)
+            return await self._request(chosen, token)
+        except Exception:
+            with contextlib.suppress(StoreError):
+                await self._outbox.release_flight(self.sender.name)
             raise
-        answer, response, reason = await self._post(batch, token)
+
+    async def _nothing(self, batch: Batch) -> SendReport:
+        """What waits may not be sent now; look again later. No slot is used for that."""
+        if batch.ambiguous:
+            await self._settle(batch, [])
+        else:
+            await self._outbox.release_flight(self.sender.name)
+        interval = self._settings.request_interval / 1000
+        self._resting_until = self._clock.monotonic() + interval
+        return await self._report(batch)
+
+    async def _request(self, chosen: Chosen, token: Secret) -> SendReport:
+        settings, state, batch = self._settings, self._state, chosen.batch
+        first, state.ever = not state.ever, True
+        now = self._now()
+        state.hold(now, self._whole_slot)
+        await self._outbox.keep_slot(self.sender.name, state.pack())
+        # Keeping the slot may take long; the request has to be over when the slot says so.
+        answer, response, reason = await self._post(batch, token, now.boottime + self._deadline)
         outcome = apply(
             answer,
             batch,
@@ -317,21 +293,40 @@ class Uploader:
         )
         state.hold(self._now(), round(outcome.slots * settings.request_interval))
         self._since = None
-        await self._outbox.settle(name, outcome.settlements, state.pack())
+        await self._settle(batch, outcome.settlements)
         if answer.row is not Row.LIST or state.missing or state.caps:
             self._backlog = True
-        await self._log(answer, batch, outcome, response, reason, first=first)
-        return await self._report(batch, answer, reason)
+        report = await self._report(batch, answer, reason)
+        self._telling.answered(
+            answer,
+            batch,
+            outcome,
+            response=response,
+            reason=reason,
+            first=first,
+            pending=report.waiting,
+        )
+        return report
 
-    async def _post(self, batch: Batch, token: Secret) -> tuple[Answer, Response | None, str]:
+    async def _settle(self, batch: Batch, settlements: list[Settlement]) -> None:
+        aside = [
+            Settlement(key, "parked", tuple(value.id for value in values), "dst")
+            for key, values in batch.ambiguous.items()
+        ]
+        await self._outbox.settle(self.sender.name, [*settlements, *aside], self._state.pack())
+        if aside:
+            count = sum(len(one.ids) for one in aside)
+            log("upload.ambiguous", sender=self.sender.name, meters=len(aside), values=count)
+
+    async def _post(
+        self, batch: Batch, token: Secret, until: Millis
+    ) -> tuple[Answer, Response | None, str]:
         self._busy_since = self._clock.monotonic()
-        sent = {key.meter_id: len(values) for key, values in batch.values.items()}
         try:
-            response = await self._client.post(
-                batch.data,
-                token,
-                deadline=self._deadline / 1000,
-            )
+            left = until - self._clock.boottime()
+            if left <= 0:
+                return Answer(Row.SERVER), None, "buffer: it took too long to keep the slot"
+            response = await self._client.post(batch.data, token, deadline=left / 1000)
         except NoAnswer as error:
             return Answer(Row.SERVER), None, f"{error.reason}: {error}"
         except GatewayError as error:  # the proxy's credentials cannot be read
@@ -342,7 +337,7 @@ class Uploader:
             response.status,
             response.headers,
             response.body,
-            sent,
+            batch.sent,
             whole=response.whole,
             now=self._clock.now(),
         )
@@ -361,62 +356,3 @@ class Uploader:
             answer,
             reason,
         )
-
-    # ----------------------------------------------------------------------------------- saying
-
-    async def _log(
-        self,
-        answer: Answer,
-        batch: Batch,
-        outcome: Outcome,
-        response: Response | None,
-        reason: str,
-        *,
-        first: bool,
-    ) -> None:
-        """A change is said once; what goes on is counted, and shown by `status`."""
-        name = self.sender.name
-        status = answer.status or None
-        log("upload.request", sender=name, bytes=len(batch.data), values=batch.count, status=status)
-        for event, fields in outcome.events:
-            log(event, sender=name, **fields)
-        retry = f"{outcome.slots * self._settings.request_interval / 60_000:.0f} min"
-        if answer.row is Row.LIST:
-            if self._trouble:
-                took = f"{self._clock.monotonic() - self._trouble_since:.0f}s"
-                requests = self._requests_in_trouble
-                log("upload.recovered", sender=name, requests=requests, **{"for": took})
-                self._trouble = ""
-            elif not self._last:
-                pending = await self._outbox.waiting(name)
-                log(
-                    "upload.sent",
-                    sender=name,
-                    values=batch.count,
-                    bytes=len(batch.data),
-                    meters=len(batch.values),
-                    confirmed=outcome.confirmed,
-                    pending=pending,
-                    duration=f"{response.duration:.1f}s" if response else None,
-                )
-        elif answer.row is Row.TOKEN:
-            self._say("upload.token", answer.row.value, status=status, source="its source")
-        elif answer.row is Row.TOO_MANY and not first:
-            self._say("upload.token_shared", answer.row.value)
-        elif answer.row is Row.SERVER and response is None:
-            why, _, text = reason.partition(": ")
-            fields = {"error": text, "values": batch.count, "retry": retry}
-            self._say("upload.unanswered", why, reason=why, **fields)
-        elif answer.row is not Row.TOO_LARGE:
-            fields = {"values": batch.count, "reason": answer.row.value, "retry": retry}
-            self._say("upload.refused", f"{answer.row.value} {status}", status=status, **fields)
-        self._last = reason.partition(":")[0] or answer.row.value
-
-    def _say(self, event: str, trouble: str, **fields: object) -> None:
-        if not self._trouble:
-            self._trouble_since = self._clock.monotonic()
-            self._requests_in_trouble = 0
-        self._requests_in_trouble += 1
-        if trouble != self._trouble:
-            self._trouble = trouble
-            log(event, sender=self.sender.name, **fields)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from gateway.clock import DAY, Instant, Millis
+from gateway.clock import Instant, Millis
 from gateway.energinet.answer import Answer, Row, Verdict
 from gateway.energinet.batch import Batch
 from gateway.energinet.limits import SMALLEST_BODY
@@ -22,6 +22,7 @@ A_DAY: Final = 144
 
 _JITTER: Final = 0.1
 _GIVE_UP_VALUE: Final = 3
+_PATIENT_CONFLICTS: Final = 3
 _PATIENT: Final = 6
 
 
@@ -49,78 +50,72 @@ def apply(
     """Change `state` by an answer to `batch`; a missing answer is one of Row.SERVER."""
     out = Outcome()
     row = answer.row
-    if row is Row.CONFLICT:
-        state.conflicts += 1
-        if state.conflicts >= 3:
-            row = Row.BODY
-    else:
-        state.conflicts = 0
+    state.conflicts = state.conflicts + 1 if row is Row.CONFLICT else 0
+    if state.conflicts >= _PATIENT_CONFLICTS:
+        row = Row.BODY
     state.failures = state.failures + 1 if row is Row.SERVER else 0
     state.refusals = state.refusals + 1 if row is Row.TOKEN else 0
     if row is Row.LIST:
-        _list(answer, batch, state, out, now=now, interval=interval)
+        _list(answer, batch, state, out, later=now + SIX_HOURS * interval)
     elif row is Row.BODY:
-        _body(answer, batch, state, out, now=now, interval=interval)
+        _body(answer, batch, state, out, later=now + SIX_HOURS * interval)
     elif row is Row.TOKEN:
         out.slots = 1 if state.refusals == 1 else HOUR
     elif row in (Row.REDIRECT, Row.CONFIGURATION):
         out.slots = HOUR
     elif row is Row.TOO_LARGE:
-        state.limit = max(SMALLEST_BODY, min(state.limit or limit, len(batch.data)) // 2)
-        state.limit_since = now
-        out.events.append(("upload.smaller", {"limit": state.limit}))
+        _smaller(batch, state, out, limit=limit, now=now)
     elif row is Row.TOO_MANY:
         asked = answer.retry_after if answer.retry_after is not None else interval
         out.slots = min(max(asked / interval, 1.0), A_DAY)
     elif row is Row.SERVER:
         out.slots = _patience(state.failures, random)
-    if row in (Row.LIST, Row.UNREADABLE):
-        _raise_limit(state, limit, now)
+    # Either way: a clock that was set back must not keep it small for years.
+    if state.limit and abs(now - state.limit_since) >= A_DAY * interval:
+        raised = state.limit * 11 // 10
+        state.limit, state.limit_since = (raised if raised < limit else 0), now
     return out
 
 
 def _patience(failures: int, random: random.Random) -> float:
-    later = HALF_HOUR if failures == _PATIENT + 1 else HOUR
-    slots = 1 if failures <= _PATIENT else later
+    slots = 1 if failures < _PATIENT else HALF_HOUR if failures == _PATIENT else HOUR
     return max(1.0, slots * random.uniform(1 - _JITTER, 1 + _JITTER))
 
 
-def _raise_limit(state: SlotState, limit: int, now: Instant) -> None:
-    if state.limit and now - state.limit_since >= DAY:
-        state.limit = int(state.limit * 1.1)
-        state.limit_since = now
-        if state.limit >= limit:
-            state.limit = 0
+def _smaller(batch: Batch, state: SlotState, out: Outcome, *, limit: int, now: Instant) -> None:
+    was = min(state.limit or limit, limit)
+    smaller = was // 2
+    while smaller >= len(batch.data) > 0:  # the body was far below the limit: it says more
+        smaller //= 2
+    state.limit = max(min(SMALLEST_BODY, was), smaller)
+    state.limit_since = now
+    if state.limit != was:
+        out.events.append(("upload.smaller", {"limit": state.limit}))
 
 
-def _list(
-    answer: Answer, batch: Batch, state: SlotState, out: Outcome, *, now: Instant, interval: Millis
-) -> None:
-    missing: list[str] = []
+def _list(answer: Answer, batch: Batch, state: SlotState, out: Outcome, *, later: Instant) -> None:
+    missing = set(state.missing)
     for key, values in batch.values.items():
-        verdict = answer.verdicts.get(key.meter_id, Verdict("missing"))
-        {"confirmed": _confirmed, "missing": _missing, "short": _short, "refused": _refused}[
-            verdict.kind
-        ](key, values, verdict, state, out)
-        if verdict.kind == "refused":
-            state.probes[key.meter_id] = now + SIX_HOURS * interval
+        name = key.meter_id
+        verdict = answer.verdicts.get(name, Verdict("missing"))
+        missing.discard(name)
+        if verdict.kind == "confirmed":
+            _confirmed(key, values, state, out)
         elif verdict.kind == "missing":
-            missing.append(key.meter_id)
-            if key.meter_id in state.probes:
-                state.probes[key.meter_id] = now + SIX_HOURS * interval
-    sent = {key.meter_id for key in batch.values}
-    state.missing = sorted({*missing, *(set(state.missing) - sent)})
-    if state.suspects:  # half of them were taken: the one at fault is in the other half
-        state.suspects = [name for name in state.suspects if name not in sent]
+            missing.add(name)
+            _missing(key, values, state, out)
+        elif verdict.kind == "short":
+            _short(key, values, verdict, state, out)
+        else:
+            _park(key, values, str(verdict.status), state, out, later=later)
+        if name in state.probes:  # not mended yet
+            state.probes[name] = later
+    state.missing = sorted(missing)
+    # Half of the suspects were taken: the one at fault is in the other half.
+    state.suspects = [name for name in state.suspects if name not in batch.sent]
 
 
-def _confirmed(
-    key: SeriesKey,
-    values: tuple[Waiting, ...],
-    _: Verdict,
-    state: SlotState,
-    out: Outcome,
-) -> None:
+def _confirmed(key: SeriesKey, values: tuple[Waiting, ...], state: SlotState, out: Outcome) -> None:
     name = key.meter_id
     ids = tuple(value.id for value in values)
     out.settlements.append(Settlement(key, "confirmed", ids))
@@ -138,13 +133,7 @@ def _confirmed(
         out.events.append(("upload.unparked", {"meterID": name, "values": len(ids)}))
 
 
-def _missing(
-    key: SeriesKey,
-    values: tuple[Waiting, ...],
-    _: Verdict,
-    state: SlotState,
-    out: Outcome,
-) -> None:
+def _missing(key: SeriesKey, values: tuple[Waiting, ...], state: SlotState, out: Outcome) -> None:
     out.settlements.append(Settlement(key, "kept", tuple(value.id for value in values)))
     if key.meter_id not in state.missing:
         out.events.append(("upload.missing", {"meterID": key.meter_id}))
@@ -176,18 +165,14 @@ def _short(
     out.settlements.append(Settlement(key, "kept", ids))
 
 
-def _refused(
+def _park(
     key: SeriesKey,
     values: tuple[Waiting, ...],
-    verdict: Verdict,
+    status: str,
     state: SlotState,
     out: Outcome,
-) -> None:
-    _park(key, values, str(verdict.status), state, out)
-
-
-def _park(
-    key: SeriesKey, values: tuple[Waiting, ...], status: str, state: SlotState, out: Outcome
+    *,
+    later: Instant,
 ) -> None:
     ids = tuple(value.id for value in values)
     out.settlements.append(Settlement(key, "kept", ids))
@@ -196,37 +181,48 @@ def _park(
     if key.meter_id not in state.probes:
         fields = {"meterID": key.meter_id, "status": status, "values": len(ids)}
         out.events.append(("upload.parked", fields))
+    state.probes[key.meter_id] = later
 
 
-def _body(
-    answer: Answer, batch: Batch, state: SlotState, out: Outcome, *, now: Instant, interval: Millis
-) -> None:
+def _body(answer: Answer, batch: Batch, state: SlotState, out: Outcome, *, later: Instant) -> None:
     """The whole body was refused: find the one meterID at fault by halves."""
-    by_name = {key.meter_id: key for key in batch.values}
-    names = sorted(by_name)
+    names = sorted(batch.sent)
     tried_again = [name for name in names if name in state.probes]
     if tried_again:
         # What was parked and tried again is the likely one; the others are not held up.
-        for name in tried_again:
-            state.probes[name] = now + SIX_HOURS * interval
-        return
-    tested = [name for name in names if name in state.suspects] if state.suspects else names
-    if not tested:
-        tested = names  # a second one is at fault, outside of the suspects
-    if len(tested) > 1:
-        state.suspects = tested
-        return
-    state.suspects = []
-    key = by_name[tested[0]]
-    _park(key, batch.values[key], str(answer.status), state, out)
-    state.probes[key.meter_id] = now + SIX_HOURS * interval
+        state.probes.update(dict.fromkeys(tried_again, later))
+    elif len(names) > 1:
+        state.suspects = names
+    else:
+        state.suspects = []
+        for key, values in batch.values.items():
+            _park(key, values, str(answer.status), state, out, later=later)
 
 
-def left_out(state: SlotState) -> frozenset[str]:
-    """MeterIDs that the next body does not carry: the untested half of the suspects."""
-    return frozenset(state.suspects[(len(state.suspects) + 1) // 2 :])
+def take_turns(state: SlotState) -> None:
+    """Before a request: a meter of which one value is sent gives its newest and oldest in turn.
+
+    Else the one at fault would not stand alone as long as the other goes through.
+    """
+    turns = {name for name in state.oldest_turns if name in state.caps}
+    turns ^= {name for name, cap in state.caps.items() if cap == 1}
+    state.oldest_turns = sorted(turns)
 
 
-def probes_due(state: SlotState, now: Instant) -> frozenset[str]:
-    """MeterIDs that are parked and may send one value along."""
-    return frozenset(name for name, at in state.probes.items() if at <= now)
+def on_trial(state: SlotState) -> frozenset[str]:
+    """The half of the suspects that the next body carries, and nothing else; empty: no hunt.
+
+    Only what stood alone in a body that was refused is at fault for sure.
+    """
+    return frozenset(state.suspects[: (len(state.suspects) + 1) // 2])
+
+
+def probes_due(state: SlotState, now: Instant, interval: Millis) -> frozenset[str]:
+    """MeterIDs that are parked and may send one value along.
+
+    One that is further off than any was put is due too: the clock was set back since.
+    """
+    if state.suspects:
+        return frozenset()
+    latest = now + SIX_HOURS * interval
+    return frozenset(name for name, at in state.probes.items() if not now < at <= latest)

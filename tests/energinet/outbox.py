@@ -17,7 +17,7 @@ class MemoryOutbox:
     def __init__(self) -> None:
         self.values: dict[int, Waiting] = {}
         self.state: dict[int, str] = {}
-        self.parked_series: dict[SeriesKey, str] = {}
+        self.parked_series_of: dict[SeriesKey, str] = {}
         self.kept_slot: bytes | None = None
         self.slots_kept: list[bytes] = []
 
@@ -46,12 +46,14 @@ class MemoryOutbox:
     ) -> None:
         assert sender == SENDER
         free = [v for i, v in self.values.items() if self.state[i] == "pending"]
+        free = [v for v in free if only is None or v.key in only]
         newest: dict[SeriesKey, Waiting] = {}
         for value in free:
             if value.key not in newest or value.stamp > newest[value.key].stamp:
                 newest[value.key] = value
-        first = [v for k, v in newest.items() if k not in self.parked_series or k in probes]
-        rest = [v for v in free if v not in first and v.key not in self.parked_series]
+        first = [v for k, v in newest.items() if k not in self.parked_series_of or k in probes]
+        ids = {v.id for v in first}
+        rest = [v for v in free if v.id not in ids and v.key not in self.parked_series_of]
         for value in [*first, *sorted(rest, key=lambda v: v.stamp)]:
             answer = offer(value)
             if answer is Offer.FULL:
@@ -62,9 +64,9 @@ class MemoryOutbox:
     async def settle(self, sender: str, settlements: Sequence[Settlement], slot: bytes) -> None:
         for one in settlements:
             if one.outcome == "park_series":
-                self.parked_series[one.key] = one.reason
+                self.parked_series_of[one.key] = one.reason
             elif one.outcome == "unpark_series":
-                self.parked_series.pop(one.key, None)
+                self.parked_series_of.pop(one.key, None)
             for id in one.ids:
                 assert self.state[id] == "in flight", "settled, but not in flight"
                 self.state[id] = {"kept": "pending"}.get(one.outcome, one.outcome)
@@ -87,5 +89,8 @@ class MemoryOutbox:
         return sum(
             1
             for id, value in self.values.items()
-            if self.state[id] == "pending" and value.key not in self.parked_series
+            if self.state[id] == "pending" and value.key not in self.parked_series_of
         )
+
+    async def parked_series(self, sender: str) -> frozenset[SeriesKey]:
+        return frozenset(self.parked_series_of)

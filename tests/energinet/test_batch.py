@@ -59,21 +59,55 @@ def test_seconds_stand_in_a_stamp_only_where_they_are_not_zero(timestamps: str, 
     assert ":05" not in stamp_text(FEBRUARY, OSLO, timestamps)  # type: ignore[arg-type]
 
 
-def test_two_stamps_of_the_repeated_hour_never_share_a_body() -> None:
-    autumn = 1_698_537_600_000  # 2023-10-29T00:00Z, 02:00 in Oslo; an hour later it is 02:00 again
+AUTUMN = 1_698_537_600_000  # 2023-10-29T00:00Z, 02:00 in Oslo; an hour later it is 02:00 again
+
+
+def test_the_repeated_hour_keeps_the_first_value_and_never_sends_the_second() -> None:
     made = body()
-    assert made.offer(waiting(1, "m", autumn, "1")) is Offer.TAKEN
-    assert made.offer(waiting(2, "m", autumn + HOUR, "2")) is Offer.SKIP
-    assert made.offer(waiting(3, "other", autumn + HOUR, "2")) is Offer.TAKEN
-    with_offset = Body(limit=10_000, zone=OSLO, timestamps="offset")
-    assert with_offset.offer(waiting(1, "m", autumn, "1")) is Offer.TAKEN
-    assert with_offset.offer(waiting(2, "m", autumn + HOUR, "2")) is Offer.TAKEN
+    first, again = waiting(1, "m", AUTUMN, "1"), waiting(2, "m", AUTUMN + HOUR, "2")
+    assert made.offer(again) is Offer.TAKEN
+    assert made.offer(first) is Offer.TAKEN
+    assert made.offer(waiting(3, "m", AUTUMN + 2 * HOUR, "3")) is Offer.TAKEN
+    batch = made.encode()
+    assert (
+        batch.data == b'[{"meterID":"m","values":[["2023-10-29T02:00",1],["2023-10-29T03:00",3]]}]'
+    )
+    assert batch.ambiguous == {again.key: (again,)}
+    assert batch.count == 2
 
 
-def test_a_stamp_in_the_future_is_passed_over() -> None:
-    made = body(not_after=FEBRUARY)
+@pytest.mark.parametrize("timestamps", ["offset", "utc"])
+def test_with_an_offset_both_values_of_the_repeated_hour_are_sent(timestamps: str) -> None:
+    made = Body(limit=10_000, zone=OSLO, timestamps=timestamps)  # type: ignore[arg-type]
+    assert made.offer(waiting(1, "m", AUTUMN, "1")) is Offer.TAKEN
+    assert made.offer(waiting(2, "m", AUTUMN + HOUR, "2")) is Offer.TAKEN
+    assert made.encode().count == 2
+    assert not made.encode().ambiguous
+
+
+def test_what_is_in_the_future_or_too_old_is_passed_over() -> None:
+    made = body(newest=FEBRUARY, oldest=FEBRUARY - HOUR)
     assert made.offer(waiting(1, "m", FEBRUARY + 1_000, "1")) is Offer.SKIP
-    assert made.offer(waiting(2, "m", FEBRUARY, "1")) is Offer.TAKEN
+    assert made.offer(waiting(2, "m", FEBRUARY - HOUR - 1_000, "1")) is Offer.SKIP
+    assert made.offer(waiting(3, "m", FEBRUARY, "1")) is Offer.TAKEN
+    assert made.offer(waiting(4, "m", FEBRUARY - HOUR, "1")) is Offer.TAKEN
+
+
+def test_a_meter_id_stands_once_in_a_body_though_two_imports_know_it() -> None:
+    made = body()
+    old = Waiting(1, SeriesKey("", "7"), FEBRUARY, Decimal(1))
+    new = Waiting(2, SeriesKey("north", "7"), FEBRUARY, Decimal(2))
+    assert made.offer(old) is Offer.TAKEN
+    assert made.offer(new) is Offer.SKIP
+    assert made.encode().sent == {"7": 1}
+
+
+def test_a_cap_holds_for_its_meter_only() -> None:
+    made = body(caps={"a": 1})
+    assert made.offer(waiting(1, "a", FEBRUARY, "1")) is Offer.TAKEN
+    assert made.offer(waiting(2, "a", FEBRUARY + HOUR, "1")) is Offer.SKIP
+    assert made.offer(waiting(3, "b", FEBRUARY, "1")) is Offer.TAKEN
+    assert made.offer(waiting(4, "b", FEBRUARY + HOUR, "1")) is Offer.TAKEN
 
 
 @given(

@@ -1,0 +1,140 @@
+"""Which of the waiting values the next body carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+from zoneinfo import ZoneInfo
+
+from attrs import frozen
+
+from gateway.clock import MINUTE, Clock, Instant, Millis
+from gateway.energinet.batch import Batch, Body
+from gateway.energinet.limits import oldest_allowed
+from gateway.energinet.settings import EnerginetSettings
+from gateway.energinet.slot import SlotState
+from gateway.energinet.verdicts import A_DAY, on_trial, probes_due
+from gateway.metering.reading import Offer, SeriesKey, Waiting
+
+_STEP: Final[Millis] = MINUTE
+"""Wall and boot time that move apart by more than this were set apart."""
+
+
+class Offers(Protocol):
+    """What choosing needs of the buffer."""
+
+    async def expire(self, before: Instant) -> int: ...
+
+    async def collect(
+        self,
+        sender: str,
+        offer: Callable[[Waiting], Offer],
+        *,
+        only: frozenset[SeriesKey] | None = None,
+        probes: frozenset[SeriesKey] = frozenset(),
+    ) -> None: ...
+
+
+@frozen
+class Chosen:
+    """A body, and whether more waits than it holds."""
+
+    batch: Batch
+    more: bool
+
+
+class Chooser:
+    """Fills the bodies of one sender."""
+
+    def __init__(
+        self, sender: str, settings: EnerginetSettings, offers: Offers, clock: Clock, zone: ZoneInfo
+    ) -> None:
+        self._sender = sender
+        self._settings = settings
+        self._offers = offers
+        self._clock = clock
+        self._zone = zone
+        self._set_apart: Millis | None = None
+        self._stepped: float | None = None
+
+    async def choose(self, state: SlotState, parked: frozenset[SeriesKey]) -> Chosen:
+        """The newest of each meter, then the oldest of all. What is taken is in flight.
+
+        A meterID that the last answer left out adds its backlog only where room is left.
+        """
+        now = self._clock.now()
+        oldest = oldest_allowed(now)
+        if self._clock_can_be_trusted():
+            await self._offers.expire(oldest)
+        due = probes_due(state, now, self._settings.request_interval)
+        probes = frozenset(key for key in parked if key.meter_id in due)
+        while True:
+            limit = self._settings.max_payload
+            body = Body(
+                limit=min(state.limit or limit, limit),
+                zone=self._zone,
+                timestamps=self._settings.timestamps,
+                caps=state.caps,
+                oldest=oldest,
+                newest=now,
+            )
+            walk = _Walk(body, state)
+            await self._offers.collect(self._sender, walk.offer, probes=probes)
+            if walk.later and not walk.full:
+                later = frozenset(walk.later)
+                await self._offers.collect(self._sender, walk.offer_more, only=later)
+            batch = body.encode()
+            if batch.values or not state.suspects:
+                break
+            # What was on trial does not wait any more.
+            trial = on_trial(state)
+            state.suspects = [name for name in state.suspects if name not in trial]
+        if not walk.full and not state.suspects:  # all that waits was offered
+            state.missing = [name for name in state.missing if name in walk.names]
+            state.caps = {name: cap for name, cap in state.caps.items() if name in walk.names}
+        return Chosen(batch, walk.full or bool(state.suspects or state.missing or state.caps))
+
+    def _clock_can_be_trusted(self) -> bool:
+        """May values be parked for their age? Not for a day after the clock was set."""
+        apart = self._clock.now() - self._clock.boottime()
+        was, self._set_apart = self._set_apart, apart
+        now = self._clock.monotonic()
+        if was is not None and abs(apart - was) > _STEP:
+            self._stepped = now
+        a_day = A_DAY * self._settings.request_interval / 1000
+        if self._stepped is not None and now - self._stepped >= a_day:
+            self._stepped = None
+        return self._clock.synchronised() and self._stepped is None
+
+
+class _Walk:
+    """Once over what waits."""
+
+    def __init__(self, body: Body, state: SlotState) -> None:
+        self.names: set[str] = set()
+        """MeterIDs that have something waiting."""
+        self.later: set[SeriesKey] = set()
+        """Whose backlog has not been offered to the body yet."""
+        self.full = False
+        self._body = body
+        self._trial = on_trial(state)
+        self._missing = frozenset(state.missing)
+        self._passed_over = {name for name in state.oldest_turns if state.caps.get(name) == 1}
+
+    def offer(self, waiting: Waiting) -> Offer:
+        name = waiting.key.meter_id
+        first = name not in self.names
+        self.names.add(name)
+        if self._trial and name not in self._trial:
+            return Offer.SKIP
+        if first and name in self._passed_over:
+            return Offer.SKIP
+        if not first and name in self._missing:
+            self.later.add(waiting.key)
+            return Offer.SKIP
+        return self.offer_more(waiting)
+
+    def offer_more(self, waiting: Waiting) -> Offer:
+        taken = self._body.offer(waiting)
+        self.full = self.full or taken is Offer.FULL
+        return taken

@@ -1,0 +1,22 @@
+"""The client as the service has it: imported at the first request."""
+
+from __future__ import annotations
+
+from gateway.energinet.response import Poster, Response
+from gateway.energinet.settings import EnerginetSettings, Secret
+
+
+class LateClient:
+    """Imports httpx only once something is sent: that takes as long as starting up."""
+
+    def __init__(self, settings: EnerginetSettings) -> None:
+        self._settings = settings
+        self._client: Poster | None = None
+
+    async def post(self, data: bytes, token: Secret, *, deadline: float) -> Response:
+        """As `Client.post`."""
+        if self._client is None:
+            from gateway.energinet.client import Client
+
+            self._client = Client(self._settings)
+        return await self._client.post(data, token, deadline=deadline)
