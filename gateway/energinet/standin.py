@@ -224,10 +224,10 @@ class StandIn:
         return status, {}, {"message": what}
 
     def _take(self, sender: str, one: Any, now: Instant, *, take: bool) -> dict[str, Any]:
-        meter_id = one.get("meterID") if isinstance(one, dict) else None
-        values = one.get("values") if isinstance(one, dict) else None
-        sound = isinstance(meter_id, str) and isinstance(values, list)
-        if not sound or set(one) != {"meterID", "values"}:
+        fields = one if isinstance(one, dict) else {}
+        meter_id, values = fields.get("meterID"), fields.get("values")
+        documented = fields.keys() == {"meterID", "values"}
+        if not (documented and isinstance(meter_id, str) and isinstance(values, list)):
             self.violations.append(f"form: {str(one)[:80]}")
             return {"meterID": str(meter_id), "number_of_values": 0, "status": 422}
         if self.known is not None and meter_id not in self.known:
