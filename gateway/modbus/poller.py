@@ -204,6 +204,11 @@ class Poller:
         reason = next(iter(answer.faults.values()), "")
         if reason == "link_down":
             return  # the line's fault, and said so; no unit is blamed
+        if reason == "other_meter":  # said so too
+            unit.reason = reason
+            if unit.state != "offline":
+                unit.state, unit.since, told.since = "offline", now, self._clock.boottime()
+            return
         unit.lost += 1
         if reason != "offline":
             unit.reason = reason

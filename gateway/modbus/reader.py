@@ -7,6 +7,7 @@ request of another shape has to be answered before.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
@@ -21,6 +22,7 @@ from gateway.metering.register import Register
 from gateway.metering.settings import MeterSettings
 from gateway.modbus.discovery import locate
 from gateway.modbus.health import Unit
+from gateway.modbus.identity import Identification
 from gateway.modbus.line import Line
 from gateway.modbus.map import RegisterMap
 from gateway.modbus.plan import Read, Timing
@@ -62,9 +64,14 @@ class Answer:
             self._at, self._boottime = self._clock.now(), self._clock.boottime()
         self.blocks.extend(blocks)
 
+    @property
+    def raw(self) -> RawWords:
+        """All words so far."""
+        return RawWords(tuple(self.blocks))
+
     def fail(self, registers: Iterable[Register], reason: str) -> None:
         """These were not read; the first reason stays."""
-        raw = RawWords(tuple(self.blocks))
+        raw = self.raw
         for register in registers:
             if raw.lookup(register) is None:
                 self.faults.setdefault(register.name, reason)
@@ -76,7 +83,7 @@ class Answer:
             self._at,
             self._clock.boot_id,
             self._boottime,
-            RawWords(tuple(self.blocks)),
+            self.raw,
             self.faults,
             self._clock.synchronised(),
         )
@@ -106,6 +113,7 @@ class MeterReader:
         # A serial server may give a late answer to whoever is connected then.
         self._told_apart = settings.link.framing in ("tcp", "tls")
         self._map = RegisterMap(meter.profile)
+        self._identity = Identification(meter)
         self._outages = line.outages
 
     # ------------------------------------------------------------------------------- the round
@@ -115,20 +123,29 @@ class MeterReader:
 
         Raises LinkDown.
         """
+        last_answer = self.unit.last_answer
         if self._outages != self._line.outages:  # another device may be at the other end now
-            self._outages = self._line.outages
+            self._outages, last_answer = self._line.outages, None
             self._map.settle(None)
         try:
             if self.unit.silent:
                 await self._probe()
             await self._find_place()
-            reads, left_out = self._map.reads(registers, self._timing(), self._clock.now())
-            for register, code in left_out.items():
-                answer.fail((register,), f"exception_{code}")
-            for read in reads:
-                await self._ask(read, registers, answer)
+            await self._identify(last_answer)
+            if refusal := self._identity.refusal:
+                answer.fail(registers, refusal)
+                return
+            await self._ask_all(registers, answer)
+            await self._look_at_model()
         except MeterError as error:
             answer.fail(registers, error.reason)
+
+    async def _ask_all(self, registers: tuple[Register, ...], answer: Answer) -> None:
+        reads, left_out = self._map.reads(registers, self._timing(), self._clock.now())
+        for register, code in left_out.items():
+            answer.fail((register,), f"exception_{code}")
+        for read in reads:
+            await self._ask(read, registers, answer)
 
     async def _ask(self, read: Read, registers: Sequence[Register], answer: Answer) -> bool:
         """One read, in parts where the whole is refused; was all of it given?
@@ -276,7 +293,8 @@ class MeterReader:
         parts = self._map.halves(read, inside, self._timing())
         if not parts:
             for register in inside:
-                if self._map.refuse(register, error.code, self._clock.now()):
+                news = self._map.refuse(register, error.code, self._clock.now())
+                if news and not self._identity.uses(register):
                     self._say_refused(register, error.code)
             answer.fail(inside, error.reason)
         given = bool(parts)
@@ -303,6 +321,27 @@ class MeterReader:
     def recall(self, learnt: bytes) -> None:
         """Go on from what `keep` was given before."""
         self._map.recall(learnt)
+
+    # ------------------------------------------------------------------------- who answers, where
+
+    async def _identify(self, last_answer: float | None) -> None:
+        """Read its serial number, if that is to be known before its values are taken."""
+        serial = self._identity.before(self._clock.monotonic(), last_answer)
+        if serial is not None:
+            found = Answer(self._clock, (serial,))
+            await self._ask_all((serial,), found)
+            said = self._identity.serial_read(found.raw, self._clock.monotonic())
+            for event, fields in said:
+                log(event, **fields)
+
+    async def _look_at_model(self) -> None:
+        """Read what tells its model, now and then; a meter may be silent to that."""
+        if registers := self._identity.behind(self._clock.monotonic()):
+            found = Answer(self._clock, registers)
+            with contextlib.suppress(MeterError):
+                await self._ask_all(registers, found)
+            for event, fields in self._identity.models_read(found.raw):
+                log(event, **fields)
 
     async def _find_place(self) -> None:
         """Where a SunSpec meter has its registers; each base is tried in turn."""

@@ -1,0 +1,172 @@
+"""Values of another meter than the configuration's are refused; another model is reported."""
+
+from __future__ import annotations
+
+import random
+from decimal import Decimal
+
+import pytest
+
+from gateway.errors import DeviceException
+from gateway.metering.profile import DeviceProfile, Identity
+from gateway.metering.reading import Block, Sample
+from gateway.metering.register import Encoding, Register, encode, encode_text
+from gateway.metering.settings import MeterSettings
+from gateway.modbus.plan import Read
+from gateway.modbus.poller import Ask, Poller
+from gateway.modbus.settings import BusSettings, SerialLink
+from tests.modbus.wires import QuickClock, ToldWire
+
+VALUE = Register("active_power_total", 3, 0, Encoding("u16"), Decimal(1), "W")
+SERIAL = Register("serial_number", 3, 100, Encoding("u32"))
+TEXT_SERIAL = Register("serial_number", 3, 100, Encoding("string", words=7))
+MODEL = Register("model_code", 3, 200, Encoding("u16"))
+
+
+class Meter:
+    """A meter with a serial number and a model code, and who asks it."""
+
+    def __init__(self, serial: Register, wanted: str | None) -> None:
+        self.serial = serial
+        self.shows = "12345678"
+        self.model = 7
+        self.dead = False
+        self.refuses: set[int] = set()
+        self.silent_at: set[int] = set()
+        identity = (Identity("serial_number", serial), Identity("model_code", MODEL, ("7", "8")))
+        profile = DeviceProfile("t", "T", "t", "electricity", (VALUE,), identity=identity)
+        self.settings = MeterSettings(
+            "main", "riser", 1, profile, (), Decimal(1), serial_number=wanted
+        )
+        self.clock = QuickClock()
+        self.wire = ToldWire(self.clock, self.answer)
+        bus = BusSettings("riser", SerialLink("/dev/riser"))
+        self.poller = Poller(
+            bus, [self.settings], self.clock, random=random.Random(1), wire=self.wire
+        )
+
+    def answer(self, unit: int, read: Read) -> Block | Exception | None:
+        if self.dead or read.address in self.silent_at:
+            return None
+        if read.address in self.refuses:
+            return DeviceException("riser", unit, str(read), 2)
+        if read.address == 100:
+            encoding = self.serial.encoding
+            if encoding.type == "string":
+                return Block(3, 100, encode_text(self.shows, encoding))
+            return Block(3, 100, encode(Decimal(self.shows), encoding))
+        return Block(3, read.address, ((self.model if read.address == 200 else 42),) * read.count)
+
+    async def read(self, *, after: float = 10.0) -> Sample:
+        await self.clock.sleep(after)
+        return (await self.poller.round([Ask(self.settings, (VALUE,), urgent=True)])).samples[0]
+
+
+def told(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, object]]:
+    return [r.fields for r in caplog.records if getattr(r, "event", "") == event]
+
+
+@pytest.mark.parametrize(
+    ("serial", "wanted", "shows"),
+    [
+        (SERIAL, "12345678", "12345678"),
+        (SERIAL, "0012345678", "12345678"),
+        (TEXT_SERIAL, "ab-0042", "AB-0042"),
+    ],
+)
+async def test_the_meter_that_was_meant_is_read(serial: Register, wanted: str, shows: str):
+    meter = Meter(serial, wanted)
+    meter.shows = shows
+    assert (await meter.read()).raw.lookup(VALUE) == (42,)
+
+
+async def test_values_of_another_meter_are_refused_and_that_is_told_once(expected_events, caplog):
+    expected_events("meter.identity_changed")
+    meter = Meter(SERIAL, "999")
+    for _ in range(5):
+        sample = await meter.read(after=90)
+        assert sample.raw.blocks == ()
+        assert sample.faults == {VALUE.name: "other_meter"}
+    assert told(caplog, "meter.identity_changed") == [
+        {"meter": "main", "was": "999", "is": "12345678"}
+    ]
+    assert meter.poller.units()[0].state == "offline"
+    assert meter.poller.units()[0].reason == "other_meter"
+
+
+async def test_the_right_meter_put_back_is_read_again(expected_events, caplog):
+    expected_events("meter.identity_changed")
+    meter = Meter(SERIAL, "999")
+    await meter.read()
+    meter.shows = "999"
+    assert (await meter.read()).raw.lookup(VALUE) == (42,)
+    assert meter.poller.units()[0].state == "online"
+
+
+async def test_a_meter_swapped_while_it_was_silent_is_found_out_at_once(expected_events):
+    expected_events("meter.identity_changed", "meter.offline")
+    meter = Meter(SERIAL, "12345678")
+    await meter.read()
+    meter.dead = True
+    for _ in range(10):
+        await meter.read(after=30)
+    meter.dead, meter.shows = False, "555"
+    assert (await meter.read(after=60)).faults == {VALUE.name: "other_meter"}
+
+
+async def test_its_number_is_not_read_again_while_it_answers_all_the_time():
+    meter = Meter(SERIAL, "12345678")
+    for _ in range(100):
+        await meter.read()
+    assert sum(read.address == 100 for read in meter.wire.reads) == 1
+
+
+async def test_it_is_read_again_every_day():
+    meter = Meter(SERIAL, "12345678")
+    for _ in range(3 * 86_400 // 50):
+        await meter.read(after=50)
+    assert sum(read.address == 100 for read in meter.wire.reads) == 3
+
+
+async def test_a_meter_that_will_not_say_its_number_is_not_taken_for_the_right_one(
+    expected_events,
+):
+    expected_events("meter.offline")
+    meter = Meter(SERIAL, "12345678")
+    meter.refuses = {100}
+    for _ in range(4):
+        assert (await meter.read()).faults == {VALUE.name: "unidentified"}
+    assert meter.poller.units()[0].reason == "unidentified"
+
+
+async def test_without_a_number_in_the_configuration_none_is_asked_for():
+    meter = Meter(SERIAL, None)
+    await meter.read()
+    assert all(read.address != 100 for read in meter.wire.reads)
+
+
+async def test_another_model_is_reported_once_and_read_all_the_same(expected_events, caplog):
+    expected_events("meter.wrong_model")
+    meter = Meter(SERIAL, None)
+    meter.model = 9
+    for _ in range(4):
+        assert (await meter.read(after=50_000)).raw.lookup(VALUE) == (42,)
+    assert told(caplog, "meter.wrong_model") == [
+        {"meter": "main", "profile": "t", "found": "model_code 9"}
+    ]
+
+
+async def test_one_of_the_expected_models_is_no_news():
+    meter = Meter(SERIAL, None)
+    meter.model = 8
+    await meter.read()
+
+
+@pytest.mark.parametrize("how", ["refuses", "silent_at"])
+async def test_a_meter_that_does_not_tell_its_model_is_read_all_the_same(how: str):
+    meter = Meter(SERIAL, None)
+    setattr(meter, how, {200})
+    for _ in range(20):
+        assert (await meter.read()).raw.lookup(VALUE) == (42,)
+    assert meter.poller.units()[0].state == "online"
+    assert sum(read.address == 200 for read in meter.wire.reads) <= 1 + 2
