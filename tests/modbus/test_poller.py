@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from gateway.clock import DAY
+from gateway.errors import DeviceException
 from gateway.metering.profile import DeviceProfile
 from gateway.metering.reading import Block
 from gateway.metering.register import Encoding, Register
@@ -29,6 +30,8 @@ class Polled:
     def __init__(self, units: int, *, link: SerialLink | TcpLink | None = None) -> None:
         self.clock = QuickClock()
         self.dead: set[int] = set()
+        self.refuses: int | None = None
+        """An address that they refuse."""
         self.wire = ToldWire(self.clock, self._behave)
         self.meters = [
             MeterSettings(f"m{unit}", "riser", unit, PROFILE, ()) for unit in range(1, units + 1)
@@ -47,8 +50,12 @@ class Polled:
             wire=self.wire,
         )
 
-    def _behave(self, unit: int, read: Read) -> Block | None:
-        return None if unit in self.dead else truth(read)
+    def _behave(self, unit: int, read: Read) -> Block | Exception | None:
+        if unit in self.dead:
+            return None
+        if self.refuses is not None and read.address <= self.refuses < read.end:
+            return DeviceException("riser", unit, str(read), 2)
+        return truth(read)
 
     async def round(self, *, urgent: bool = False) -> Round:
         asks = [Ask(meter, REGISTERS, urgent=urgent) for meter in self.meters]
@@ -193,16 +200,7 @@ async def test_a_device_that_takes_one_client_is_left_alone_between_rounds():
 async def test_what_was_learnt_is_recalled_by_the_poller_after_it(expected_events):
     expected_events("meter.register_refused")
     polled = Polled(1)
-    whole = polled.wire.behave
-
-    def refuses(unit: int, read: Read) -> Block | Exception | None:
-        from gateway.errors import DeviceException
-
-        if read.address <= 2 < read.end:
-            return DeviceException("riser", unit, str(read), 2)
-        return whole(unit, read)
-
-    polled.wire.behave = refuses
+    polled.refuses = 2
     await polled.round()
     await polled.clock.sleep(5)
     polled.poller = polled.again()
@@ -214,16 +212,7 @@ async def test_a_meter_of_which_nothing_was_asked_is_not_judged(expected_events)
     """Its only register at this boundary is known to be refused: that is no sign of its end."""
     expected_events("meter.register_refused")
     polled = Polled(1)
-    whole = polled.wire.behave
-
-    def refuses(unit: int, read: Read) -> Block | Exception | None:
-        from gateway.errors import DeviceException
-
-        if read.address <= 2 < read.end:
-            return DeviceException("riser", unit, str(read), 2)
-        return whole(unit, read)
-
-    polled.wire.behave = refuses
+    polled.refuses = 2
     await polled.round()
     for _ in range(10):
         await polled.poller.round([Ask(polled.meters[0], (REGISTERS[2],), urgent=True)])
