@@ -8,27 +8,38 @@ import logging
 import re
 import signal
 import tempfile
+import time
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from gateway.cli.output import print_json
-from gateway.cli.stage import ACTORS, WINDOW, Stage, held_by
-from gateway.clock import SECOND, Instant
+from gateway.cli.run import loop_factory
+from gateway.cli.screen import plain_lines, screen
+from gateway.cli.stage import WINDOW, Stage
+from gateway.cli.verdict import Evidence, Verdict, judge, told
+from gateway.clock import SECOND
 from gateway.config import load
+from gateway.errors import GatewayError
 from gateway.logbook import LOGGER, LogfmtFormatter
+from gateway.modbus.served import wall
 
-_UNITS = {"s": 1, "min": 60, "h": 3600}
-_PLAIN_EVERY = 5
-_LINES_SHOWN = 6
+if TYPE_CHECKING:
+    from gateway.app import Gateway
+
+_UNITS: Final = {"s": 1, "min": 60, "h": 3600}
+_PLAIN_EVERY: Final = 5
+_LINES_SHOWN: Final = 6
+_LAST_REQUESTS: Final = 5
+"""Windows that the end waits at most for what is still to be sent."""
 
 
 def _seconds(_: click.Context, __: click.Parameter, text: str) -> float | None:
     if text == "forever":
         return None
-    match = re.fullmatch(r"(\d+) ?(s|min|h)", text)
+    match = re.fullmatch(r"(\d{1,6}) ?(s|min|h)", text)
     if match is None or int(match[1]) == 0:
         raise click.BadParameter("write 30s, 5min or forever")
     return int(match[1]) * _UNITS[match[2]]
@@ -36,39 +47,86 @@ def _seconds(_: click.Context, __: click.Parameter, text: str) -> float | None:
 
 @click.command()
 @click.option("--duration", callback=_seconds, default="60s", show_default=True)
-@click.option("--keep", metavar="FOLDER", type=click.Path(file_okay=False), help="Work here.")
-@click.option("--json", "as_json", is_flag=True, help="The summary for scripts.")
+@click.option(
+    "--keep",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False),
+    help="Work here, and leave configuration and buffer behind to look at.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Only the summary, for scripts.")
 def demo(duration: float | None, keep: str | None, as_json: bool) -> None:
     """Show the gateway at work: six simulated meters of six makers, on a serial line at wire
     speed and on Modbus TCP, one of them silent now and then; and a stand-in for Energinet that
     enforces the documented limits. Its window is 5 s here; the real one's is 10 min.
 
-    Ends with 0, or with 1 if a value was lost or is not what its meter stood at.
+    Ends with 0, or with 1 if a value was lost, is not what its meter stood at, or anything was
+    logged as an error.
     """
     with contextlib.ExitStack() as stack:
-        folder = keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="meter-gateway-"))
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        summary = asyncio.run(_Show(Stage(Path(folder)), quiet=as_json).play(duration))
+        if keep is None:
+            made = tempfile.TemporaryDirectory(prefix="meter-gateway-")
+            folder = Path(stack.enter_context(made))
+        else:
+            folder = _kept(Path(keep))
+        show = _Show(Stage(folder), quiet=as_json)
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            verdict = runner.run(show.play(duration))
     if as_json:
-        print_json(summary)
+        print_json(verdict.view())
     else:
-        click.echo("\n" + _told(summary))
-    raise SystemExit(0 if summary["ok"] else 1)
+        click.echo("\n" + told(verdict))
+        if keep is not None:
+            click.echo(f"configuration and buffer are in {keep}")
+    raise SystemExit(0 if verdict.ok else 1)
+
+
+def _kept(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise GatewayError(f"--keep {folder}: there is something in it", hint="an empty folder")
+    except OSError as error:
+        raise GatewayError(f"--keep {folder}: {error.strerror}", hint="another folder") from error
+    return folder
 
 
 class _Log(logging.Handler):
-    """The last lines of the gateway's log."""
+    """The last lines of the gateway's log; those that were not shown yet; errors."""
 
     def __init__(self) -> None:
         super().__init__()
         self.setFormatter(LogfmtFormatter())
         self.lines: deque[str] = deque(maxlen=_LINES_SHOWN)
         self.fresh: list[str] = []
+        self.errors: list[str] = []
+        self.began = 0
+        """When the gateway said that it runs."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = self.format(record)
         self.lines.append(line)
         self.fresh.append(line)
+        if record.levelno >= logging.ERROR:
+            self.errors.append(line)
+        if getattr(record, "event", "") == "gateway.started":
+            self.began = int(record.created * 1000)
+
+    @contextlib.contextmanager
+    def listening(self) -> Any:
+        """While the gateway runs in this process. What asyncio complains of counts as well."""
+        loggers = (LOGGER, logging.getLogger("asyncio"))
+        for logger in loggers:
+            logger.addHandler(self)
+        level, propagate = LOGGER.level, LOGGER.propagate
+        LOGGER.setLevel(logging.INFO)
+        LOGGER.propagate = False
+        try:
+            yield
+        finally:
+            LOGGER.setLevel(level)
+            LOGGER.propagate = propagate
+            for logger in loggers:
+                logger.removeHandler(self)
 
 
 class _Show:
@@ -78,111 +136,85 @@ class _Show:
         self._stage = stage
         self._quiet = quiet
         self._log = _Log()
-        self._ended = asyncio.Event()
+        self._interrupted = asyncio.Event()
 
-    async def play(self, duration: float | None) -> dict[str, Any]:
-        """Run for so long; the summary."""
+    async def play(self, duration: float | None) -> Verdict:
+        """Run for so long; the verdict."""
         from gateway.app import Gateway
 
-        LOGGER.addHandler(self._log)
-        LOGGER.setLevel(logging.INFO)
-        LOGGER.propagate = False
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._ended.set)
-        config = load(await self._stage.open()).config
-        gateway = Gateway(config)
-        running = asyncio.create_task(gateway.run())
-        try:
-            await self._watch(gateway, running, duration)
-            summary = await self._last_act(gateway)
-        finally:
-            gateway.stop("the demo ends")
-            await running
-            await self._stage.close()
-            LOGGER.removeHandler(self._log)
-            self._tell_log()
-        return summary
+            loop.add_signal_handler(number, self._interrupted.set)
+        with self._log.listening():
+            gateway = Gateway(load(await self._stage.open()).config)
+            running = asyncio.create_task(gateway.run())
+            try:
+                await self._watch(gateway, running, duration)
+                evidence = await self._last_act(gateway)
+            finally:
+                gateway.stop("the demo ends")
+                await asyncio.wait([running])
+                await self._stage.close()
+                self._tell_log()
+            running.result()
+        return judge(self._stage, evidence())
 
     async def _watch(
-        self, gateway: Any, running: asyncio.Task[None], duration: float | None
+        self, gateway: Gateway, running: asyncio.Task[None], duration: float | None
     ) -> None:
-        ended = asyncio.create_task(self._ended.wait())
-        shown = asyncio.create_task(self._display(gateway))
+        interrupted = asyncio.create_task(self._interrupted.wait())
+        shown = asyncio.create_task(self._display(gateway, duration))
         try:
             await asyncio.wait(
-                [ended, shown, running], timeout=duration, return_when=asyncio.FIRST_COMPLETED
+                [interrupted, shown, running],
+                timeout=duration,
+                return_when=asyncio.FIRST_COMPLETED,
             )
             if running.done():
                 running.result()
+                raise GatewayError("the gateway ended by itself", hint="report this with its log")
         finally:
-            for task in (ended, shown):
+            for task in (interrupted, shown):
                 task.cancel()
-            await asyncio.gather(ended, shown, return_exceptions=True)
+            told = await asyncio.gather(interrupted, shown, return_exceptions=True)
+        if isinstance(told[1], Exception):
+            raise told[1]
 
-    async def _last_act(self, gateway: Any) -> dict[str, Any]:
-        """No more polls; what waits is sent; then everything is compared."""
-        for rounds in gateway.plant.rounds.values():
-            rounds.stop()
-        await gateway.plant.committer.flush()
-        for _ in range(20):
-            counts = await gateway.store.counts()
+    async def _last_act(self, gateway: Gateway) -> Any:
+        """No more polls, and what waits is sent; what there is to judge by, once all has ended."""
+        ended = wall()
+        await gateway.plant.drain()
+        for _ in range(4 * _LAST_REQUESTS):
+            counts = await gateway.store.check_counts()
             if not counts.pending and not counts.in_flight:
                 break
             await asyncio.sleep(WINDOW / SECOND / 4)
-        held = held_by(self._stage.standin)
-        lost = []
-        async for rows in gateway.store.export():
-            for row in rows:
-                at = _iso(row.stamp)
-                if held.get((row.key.meter_id, at)) != row.value:
-                    lost.append(f"{row.key.meter_id} {at} {row.value} {row.state}")
-        wrong = self._stage.wrong()
-        gaps: dict[str, int] = {}
-        for line in await gateway.store.gaps():
-            gaps[line.reason] = gaps.get(line.reason, 0) + line.count
-        counts = await gateway.store.counts()
-        ok = not lost and not wrong and counts.balanced and counts.stored > 0
-        return {
-            "ok": ok,
-            "meters": len(ACTORS),
-            "stored": counts.stored,
-            "confirmed": counts.confirmed,
-            "pending": counts.pending + counts.in_flight,
-            "requests": len(self._stage.standin.requests),
-            "missing": gaps,
-            "lost": lost,
-            "wrong": wrong,
-        }
+        rows = [row async for some in gateway.store.export() for row in some]
+        gaps = await gateway.store.gaps()
+        log = self._log
+        return lambda: Evidence(rows, gaps, counts, log.errors, log.began, ended)
 
     # ------------------------------------------------------------------------------- showing it
 
-    async def _display(self, gateway: Any) -> None:
+    async def _display(self, gateway: Gateway, duration: float | None) -> None:
         from rich.console import Console
 
         console = Console()
         if self._quiet:
             await asyncio.Event().wait()
         elif console.is_terminal:
-            await self._live(gateway, console)
+            await self._live(gateway, console, duration)
         else:
             await self._plain(gateway)
 
-    async def _plain(self, gateway: Any) -> None:
-        click.echo("six simulated meters; the stand-in's window is 5 s, the real one's is 10 min")
+    async def _plain(self, gateway: Gateway) -> None:
+        click.echo("six simulated meters and a stand-in for Energinet, whose window is 5 s here;")
+        click.echo("the real one's is 10 min. A line every 5 s:")
         while True:
             await asyncio.sleep(_PLAIN_EVERY)
             self._tell_log()
-            view = await gateway.status()
-            buffer = view["buffer"]
-            states = ", ".join(f"{m['name']} {m['state']}" for m in view["meters"])
-            click.echo(
-                f"{view['service']['now']}  {states}  |  stored {buffer['stored']}"
-                f" pending {buffer['pending'] + buffer['in_flight']}"
-                f" confirmed {buffer['confirmed']}  |  Energinet took"
-                f" {len(self._stage.standin.accepted)} values in"
-                f" {len(self._stage.standin.requests)} requests"
-            )
+            for line in plain_lines(await gateway.status(), self._stage.standin):
+                click.echo(line)
 
     def _tell_log(self) -> None:
         for line in self._log.fresh:
@@ -190,65 +222,16 @@ class _Show:
                 click.echo(line, err=True)
         self._log.fresh.clear()
 
-    async def _live(self, gateway: Any, console: Any) -> None:
+    async def _live(self, gateway: Gateway, console: Any, duration: float | None) -> None:
         from rich.live import Live
 
-        self._log.fresh.clear()
-        with Live(console=console, auto_refresh=False, transient=False) as live:
+        ends = None if duration is None else time.monotonic() + duration
+        with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(self._screen(await gateway.status()), refresh=True)
-                self._log.fresh.clear()
+                left = None if ends is None else max(0, round(ends - time.monotonic()))
+                page = screen(
+                    await gateway.status(), self._stage, self._log.lines, left, console.width
+                )
+                live.update(page, refresh=True)
+                self._log.fresh.clear()  # they are on the screen
                 await asyncio.sleep(0.5)
-
-    def _screen(self, view: dict[str, Any]) -> Any:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        meters = Table(title="meters (simulated)", expand=True)
-        for head in ("meter", "profile", "bus", "state", "value", "took"):
-            meters.add_column(head, no_wrap=True)
-        for meter in view["meters"]:
-            style = {"online": "green", "offline": "red"}.get(meter["state"], "yellow")
-            values = [v for v in meter["values"] if v["value"] is not None]
-            shown = f"{values[0]['value']} {values[0]['unit']}" if values else ""
-            took = f"{meter['turnaround_ms']} ms" if meter["turnaround_ms"] is not None else ""
-            state = Text(meter["state"], style=style)
-            meters.add_row(meter["name"], meter["profile"], meter["bus"], state, shown, took)
-        buffer, sender, standin = view["buffer"], view["senders"][0], self._stage.standin
-        lines = [
-            f"buffer     stored {buffer['stored']} = pending {buffer['pending']} + in flight"
-            f" {buffer['in_flight']} + confirmed {buffer['confirmed']}",
-            f"sender     next request {sender['next_request'] or 'when there is something'};"
-            f" last: {sender['last'] or 'none yet'}",
-            f"Energinet  (stand-in, window 5 s; the real one's is 10 min) took"
-            f" {len(standin.accepted)} values in {len(standin.requests)} requests,"
-            f" {len(standin.violations)} broken limits",
-        ]
-        log = [
-            Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in self._log.lines
-        ]
-        return Group(meters, *lines, "", *log)
-
-
-def _iso(at: Instant) -> str:
-    from gateway.status import iso
-
-    text = iso(at)
-    assert text is not None
-    return text
-
-
-def _told(summary: dict[str, Any]) -> str:
-    lines = [
-        f"{summary['meters']} meters: {summary['stored']} values stored,"
-        f" {summary['confirmed']} confirmed by Energinet in {summary['requests']} requests,"
-        f" {summary['pending']} waiting",
-    ]
-    for reason, count in summary["missing"].items():
-        lines.append(f"{count} values are missing: {reason}")
-    lines += [f"LOST   {line}" for line in summary["lost"][:10]]
-    lines += [f"WRONG  {line}" for line in summary["wrong"][:10]]
-    if summary["ok"]:
-        lines.append("every value that Energinet holds is what its meter stood at; none was lost")
-    return "\n".join(lines)

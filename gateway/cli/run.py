@@ -26,11 +26,11 @@ def run(config: str | None) -> None:
     if loaded.warnings:
         click.echo(render(loaded.warnings), err=True)
     logbook.set_up(format=loaded.config.log.format, level=loaded.config.log.level)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         raise SystemExit(runner.run(run_service(path, loaded.config)))
 
 
-def _loop_factory() -> type | None:
+def loop_factory() -> type | None:
     """uvloop's where the extra is installed."""
     try:
         import uvloop  # type: ignore[import-not-found, unused-ignore]
