@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Final
 
 import click
 
 import gateway
-from gateway.cli.output import show_error
+from gateway.cli.output import show_error, show_usage
 from gateway.errors import GatewayError
 
 COMMANDS: Final = {
@@ -43,6 +44,16 @@ class Commands(click.Group):
         module, _, function = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), function)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with a suggestion for a command that there is not."""
+        if self.get_command(ctx, args[0]) is None:
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise click.UsageError(f'there is no command "{args[0]}"{meant}', ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Their lines, without importing them."""
@@ -79,7 +90,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         click.echo("stopped", err=True)
         return 1
     except click.ClickException as error:
-        error.show()
+        show_usage(error)
         return error.exit_code
     except BrokenPipeError:
         # Whoever read our output has gone (`… | head`); the interpreter would complain at exit.

@@ -40,12 +40,31 @@ def print_json(value: object) -> None:
 
 def show_error(error: GatewayError) -> None:
     """An error and what to try next, to standard error."""
+    hint = error.hint
     if isinstance(error, ConfigurationError):
         click.echo(render(error.mistakes), err=True)
         click.echo(err=True)
-    click.echo(click.style("error: ", fg="red") + escaped(str(error)), err=True)
-    if error.hint:
-        click.echo(f"  try: {escaped(error.hint)}", err=True)
+        if all(mistake.message == "the file does not exist" for mistake in error.mistakes):
+            hint = "name the file with --config FILE or METER_GATEWAY_CONFIG"
+    _say_error(str(error), hint)
+
+
+def show_usage(error: click.ClickException) -> None:
+    """A command line that cannot be understood, and what to try next, to standard error."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()  # the help itself
+        return
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        click.echo(context.get_usage(), err=True)
+    path = context.command_path if context is not None else "meter-gateway"
+    _say_error(error.format_message(), f"`{path} --help`")
+
+
+def _say_error(message: str, hint: str) -> None:
+    click.echo(click.style("error: ", fg="red") + escaped(message), err=True)
+    if hint:
+        click.echo(f"  try: {escaped(hint)}", err=True)
 
 
 def render(mistakes: Iterable[Mistake]) -> str:
