@@ -23,8 +23,20 @@ def zone(node: Node) -> str:
     names = available_timezones()
     by_city = {known.rpartition("/")[2].casefold(): known for known in sorted(names)}
     city = by_city.get(found.strip().replace(" ", "_").rpartition("/")[2].casefold())
-    hint = f'did you mean "{city}"?' if city else did_you_mean(found, names)
+    # Never Etc/GMT+1, which is an hour behind.
+    hint = did_you_mean(found, [name for name in names if not re.search("GMT|UTC|[0-9]", name)])
+    if city and not re.search(r"[0-9]", found):
+        hint = f'did you mean "{city}"?'
     raise Wrong(f"{quoted(found)} is not a time zone", hint or "an IANA name such as Europe/Oslo")
+
+
+def fixed(name: str) -> str:
+    """What a person should know who wrote `Etc/GMT-1` or the like; empty for other zones."""
+    match = re.fullmatch(r"Etc/GMT([+-])([0-9]{1,2})", name)
+    if match is None or not int(match[2]):
+        return ""
+    way = "behind" if match[1] == "+" else "ahead of"
+    return f"{name} is {int(match[2])} h {way} UTC, and knows no summer time"
 
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -48,14 +60,18 @@ def host_port(node: Node) -> tuple[str, int]:
     if "://" in found:
         rest = found.partition("://")[2].strip("/")
         raise Wrong(f"{quoted(found)}: an address has no scheme", f'did you mean "{rest}"?')
+    whole = re.fullmatch(r"([0-9]{1,3}(?:[.,][0-9]{1,3}){3})(?:[.,:;/ ]([0-9]{1,5}))?", found)
+    right = ".".join(str(int(n)) for n in re.split("[.,]", whole[1])) if whole else ""
+    hint = f'did you mean "{right}:{whole[2] or 502}"?' if whole and is_host(right) else ""
     match = re.fullmatch(r"\[([^\[\]]+)\](?::([0-9]{1,5}))?|([^:\[\]]+)(?::([0-9]{1,5}))?", found)
     if match is None:
         last = found.rpartition(":")
-        hint = f'did you mean "[{last[0]}]:{last[2]}"?' if is_host(last[0]) else "host:port"
-        raise Wrong(f"{quoted(found)} is not an address", hint)
+        v6 = ":" in last[0] and is_host(last[0]) and last[2].isdecimal()
+        guess = f'did you mean "[{last[0]}]:{last[2]}"?' if v6 else "host:port, the port a number"
+        raise Wrong(f"{quoted(found)} is not an address", hint or guess)
     host, port = match[1] or match[3], int(match[2] or match[4] or 502)
     if not is_host(host) or (match[1] is not None and ":" not in host):
-        raise Wrong(f"{quoted(host)} is neither an IP address nor a host name")
+        raise Wrong(f"{quoted(host)} is neither an IP address nor a host name", hint)
     if not 1 <= port <= 65535:
         raise Wrong(f"port {port} is out of range: it has to be 1 to 65535")
     return host, port

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 from attrs import evolve, frozen
 
 from gateway.clock import DAY, MINUTE, SECOND
 from gateway.config import keys
 from gateway.config.addresses import host_port
-from gateway.config.document import Node
+from gateway.config.document import Node, Scalar
 from gateway.config.fields import Fields, table
 from gateway.config.files import Place, existing_file, resolved
 from gateway.config.measures import duration
 from gateway.config.report import Report, Span, did_you_mean, quoted
-from gateway.config.values import Wrong, boolean, choice, integer, name
+from gateway.config.values import Reader, Wrong, boolean, choice, integer, name
 from gateway.metering.profile import DeviceProfile
 from gateway.modbus.settings import BusSettings, SerialLink, TcpLink, Tls
 
@@ -25,6 +26,8 @@ BAUDRATES: Final = (
     300, 600, 1200, 2400, 4800, 9600, 14400, 19200, 28800, 38400, 57600, 76800, 115200, 230400,
     460800, 921600,
 )  # fmt: skip
+Parity: TypeAlias = Literal["none", "even", "odd"]
+
 _SETTABLE: Final = ("baudrate", "parity", "stopbits")
 
 
@@ -110,12 +113,24 @@ def _serial(fields: Fields, place: Place) -> SerialLink:
     return SerialLink(
         path=path,
         baudrate=baudrate,
-        parity=fields.get("parity", choice("none", "even", "odd"), "none"),
+        parity=fields.get("parity", parity, "none"),
         stopbits=fields.get("stopbits", integer(1, 2), 1),
         framing=fields.get("framing", choice("rtu", "ascii"), "rtu"),
         echo=fields.get("echo", boolean, False),
         rs485=fields.get("rs485", boolean, False),
     )
+
+
+def parity(node: Node) -> Parity:
+    """none, even or odd."""
+    found = node.text if isinstance(node, Scalar) else ""
+    if match := re.fullmatch("8([NEO])([12])", found):
+        word = {"N": "none", "E": "even", "O": "odd"}[match[1]]
+        raise Wrong(
+            f"{quoted(found)} says more than the parity", f"{word}, with stopbits: {match[2]}"
+        )
+    read: Reader[Parity] = choice("none", "even", "odd")
+    return read(node)
 
 
 def _look_at_port(fields: Fields, path: str) -> None:
@@ -127,6 +142,11 @@ def _look_at_port(fields: Fields, path: str) -> None:
         if folder == Path("/dev"):
             there = []  # its names are all alike
         hint = did_you_mean(Path(path).name, there) or "ls /dev/serial/by-id shows what is there"
+        device = Path("/dev") / Path(path).name
+        if folder != Path("/dev") and re.fullmatch("(tty|serial)[A-Za-z]*[0-9]+", device.name):
+            hint = f'did you mean "{device}"?'
+        if re.fullmatch("COM[0-9]+", device.name, re.IGNORECASE):
+            hint = "that is its name on Windows; ls /dev/serial/by-id shows those here"
         report.warning(at, f"serial: {path} is not there now", hint)
     if path.startswith(("/dev/ttyUSB", "/dev/ttyACM")):
         message = f"serial: {path} may get another name when it is plugged in again"

@@ -74,8 +74,11 @@ def read_text(path: Path, shown: Path | str | None = None) -> str:
     name = str(shown or path)
     try:
         if not path.is_file():
-            what = "is not a file" if path.exists() else "does not exist"
-            raise ConfigurationError([Mistake(name, 1, 1, f"the file {what}")])
+            what = "this is not a file" if path.exists() else "the file does not exist"
+            if path.is_dir():
+                what = "this is a folder, not a file"
+            hint = "--config FILE names another"
+            raise ConfigurationError([Mistake(name, 1, 1, what, suggestion=hint)])
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
@@ -103,7 +106,7 @@ def compose(text: str, report: Report) -> Node | None:
     if len(text) > MAX_BYTES:
         raise ConfigurationError([Mistake(report.file, 1, 1, "the file is larger than 1 MB")])
     _refuse_directives(text, report)
-    _refuse_tabs(text, report)
+    _refuse_odd_spaces(text, report)
     yaml = YAML(typ="safe", pure=True)
     last: Event | None = None
 
@@ -132,15 +135,20 @@ def _refuse_directives(text: str, report: Report) -> None:
             return
 
 
-def _refuse_tabs(text: str, report: Report) -> None:
+_ODD_SPACE: Final = re.compile("\t+|[\xa0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff]+")
+
+
+def _refuse_odd_spaces(text: str, report: Report) -> None:
     for number, line in enumerate(lines_of(text), 1):
-        column = line.find("\t")
+        found = _ODD_SPACE.search(line)
         comment = re.search(r"(^|\s)#", line)
-        if column < 0 or (comment is not None and comment.start() < column):
+        if found is None or (comment is not None and comment.start() < found.start()):
             continue
-        tabs = len(line[column:]) - len(line[column:].lstrip("\t"))
-        hint = "write spaces: YAML knows no tabs"
-        report.stop(Span(number, column + 1, number, column + 1 + tabs), "a tab", hint)
+        at = Span(number, found.start() + 1, number, found.end() + 1)
+        if "\t" in found[0]:
+            report.stop(at, "a tab", "write spaces: YAML knows no tabs")
+        message = "a space of another kind, as from a web page or a word processor"
+        report.stop(at, message, "type it again with the space bar")
 
 
 class _Composer:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from attrs import field, frozen
 
-from gateway.clock import DAY, SECOND, Millis
+from gateway.clock import DAY, HOUR, MINUTE, SECOND, Millis
 from gateway.config import keys
 from gateway.config.buses import Draft
 from gateway.config.document import Node
@@ -63,6 +64,8 @@ def interval(node: Node) -> Millis:
     found = duration(5 * SECOND, DAY)(node)
     if DAY % found:
         fitting = [s * SECOND for s in range(5, DAY // SECOND + 1) if DAY % (s * SECOND) == 0]
+        unit = next(unit for unit in (HOUR, MINUTE, SECOND, 1) if found % unit == 0)
+        fitting = [span for span in fitting if span % unit == 0]  # 7 min: 6 min, not 400 s
         below = max(span for span in fitting if span < found)
         above = min(span for span in fitting if span > found)
         hint = f"{show_duration(below)} and {show_duration(above)} do"
@@ -124,6 +127,9 @@ def _entry(
 ) -> SendSettings:
     own = inner.require("meterID", meter_id, "", example='meterID: "7777777777"')
     quantity = inner.require("quantity", text, "", example="quantity: active_energy_import_total")
+    if inner.sound("meterID") and re.fullmatch(r"[0-9]+\.[0-9]+|[0-9.]+[eE]\+?[0-9]+|.* .*", own):
+        message = f"meterID: {quoted(own)} is sent exactly as it stands here"
+        of.report.warning(inner.at_value("meterID"), message, "compare it with Energinet's")
     _check_quantity(inner, quantity, profile)
     every = inner.get("every", interval, of.defaults.every or 0)
     as_ = inner.get("as", choice(*AS), of.defaults.as_)
@@ -188,6 +194,8 @@ def _check_as(inner: Fields, quantity: str, as_: As | None) -> None:
 
 def report_missing(of: Rest) -> None:
     for key, entries in of.missing.items():
+        if key in of.report.misplaced:
+            continue
         more = len(entries) - 1
         too = f" (and in {more} more entr{'y' if more == 1 else 'ies'})" if more else ""
         message = f'"{key}" is missing, here and in `defaults`{too}'

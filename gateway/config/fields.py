@@ -115,12 +115,20 @@ class Fields:
         self.report.error(wrong.at or head(node), f"{key}: {wrong.message}", wrong.suggestion)
 
     def _unknown(self, node: Scalar, keys: Sequence[str], elsewhere: Elsewhere) -> None:
+        joined = node.text.partition(":")[0].strip()
+        if joined != node.text and joined in keys:  # meterID:"7"
+            self.spoil(joined)
+            message = f'a space is missing after "{joined}:"'
+            self.report.error(node.span, message, f'write "{joined}: …"')
+            return
         word = closest(node.text, keys)
         suggestion = f'did you mean "{word}"?' if word else ""
         if word is not None and word not in self._entries:
             self.spoil(word)
         elif node.text in elsewhere:
             suggestion = f"it belongs to {elsewhere[node.text]}"
+            self.report.misplaced.add(node.text)
+            self.spoil(elsewhere[node.text].strip("`"))  # so that section is not missing as well
         elif word is None:
             suggestion = f"known keys: {', '.join(keys)}"
         self.report.error(node.span, f"unknown key {quoted(node.text)} in {self.what}", suggestion)
@@ -141,7 +149,8 @@ def table(report: Report, node: Node, what: str) -> Table | None:
     if isinstance(node, Table) and not node.refused:
         return node
     if not node.refused:
-        report.error(head(node), f"expected keys in {what}, found {_found(node)}")
+        hint = 'write "NAME: …" without "- "' if isinstance(node, Items) else ""
+        report.error(head(node), f"expected keys in {what}, found {_found(node)}", hint)
     return None
 
 

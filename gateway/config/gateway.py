@@ -12,7 +12,7 @@ from attrs import frozen
 from gateway.buffer.settings import BufferSettings
 from gateway.clock import DAY
 from gateway.config import keys
-from gateway.config.addresses import zone
+from gateway.config.addresses import fixed, zone
 from gateway.config.buses import read_buses, settled
 from gateway.config.document import Node, Table, compose, read_text
 from gateway.config.entries import Rest, read_defaults
@@ -84,10 +84,9 @@ def _read(report: Report, root: Node | None, path: Path, place: Place) -> Gatewa
         found = table(report, root, "the configuration")
         body = found if found is not None else Table((), top, complete=False)
     fields = Fields(report, body, "the configuration", keys.ROOT, elsewhere=keys.BELONGS)
-    for key in ("energinet", "buses", "meters"):
-        if key not in fields:
-            fields.missing(key)
     zone_name = fields.require("timezone", zone, "UTC", example="timezone: Europe/Oslo")
+    if (told := fixed(zone_name)) and fields.sound("timezone"):
+        report.warning(fields.at_value("timezone"), f"timezone: {told}", "such as Europe/Oslo")
     energinet = read_energinet(report, fields.node("energinet"), fields.at_key("energinet"), place)
     drafts = read_buses(report, fields.node("buses"), fields.at_key("buses"), place)
     own = fields.get("profiles", existing_folder(place.folder), None)
@@ -100,6 +99,9 @@ def _read(report: Report, root: Node | None, path: Path, place: Place) -> Gatewa
         all_profiles=fields.sound("profiles"),
     )
     meters = read_meters(rest, fields.node("meters"), fields.at_key("meters"))
+    for key in ("energinet", "buses", "meters"):
+        if key not in fields and key not in report.misplaced:
+            fields.missing(key)
     buses = tuple(
         settled(draft, [m.profile for m in meters if m.bus == name])
         for name, draft in drafts.items()

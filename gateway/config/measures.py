@@ -10,7 +10,7 @@ from typing import Final
 from gateway.clock import DAY, HOUR, MINUTE, SECOND, Millis
 from gateway.config.document import Node
 from gateway.config.report import quoted
-from gateway.config.values import Reader, Wrong, listed, scalar
+from gateway.config.values import Reader, Wrong, listed, scalar, without_comma
 
 _DURATIONS: Final = {"ms": 1, "s": SECOND, "min": MINUTE, "h": HOUR, "d": DAY}
 _SIZES: Final = {"kB": 1_000, "MB": 1_000_000, "GB": 1_000_000_000}
@@ -48,7 +48,8 @@ def _with_unit(
         found = scalar(node, kind).text
         match = _WITH_UNIT.fullmatch(found.strip())
         if match is None:
-            raise Wrong(f"{quoted(found)} is not {kind}", f"a number and {listed([*units])}")
+            hint = without_comma(found.strip()) or f"a number and {listed([*units])}"
+            raise Wrong(f"{quoted(found)} is not {kind}", hint)
         number, unit = Decimal(match[1]), match[2]
         if unit not in units:
             raise Wrong(*_unit_mistake(kind, match[1], unit, units, low, high))

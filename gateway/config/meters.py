@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -49,12 +49,21 @@ def read_meters(of: Rest, node: Node | None, at: Span) -> tuple[MeterSettings, .
         if title in names:
             fields.error("name", f"meter {quoted(title)} stands twice", _OTHER, first=names[title])
         elif title:
+            warn_of_capitals(of.report, "meter", title, names, fields.at_value("name"))
             names[title] = fields.at_value("name")
         if meter is not None:
             _refuse_same_unit(of.report, fields, meter, units)
             found.append(meter)
     report_missing(of)
     return tuple(found)
+
+
+def warn_of_capitals(report: Report, kind: str, own: str, names: Iterable[str], at: Span) -> None:
+    """Warn of a name that differs from another only in its capitals."""
+    for other in names:
+        if other.casefold() == own.casefold():
+            message = f"{kind} {quoted(own)} differs from {quoted(other)} only in its capitals"
+            report.warning(at, message, _OTHER)
 
 
 def _meter(of: Rest, fields: Fields) -> tuple[MeterSettings | None, str]:

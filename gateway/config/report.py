@@ -69,6 +69,8 @@ class Report:
         self._found: dict[tuple[int, int, str], tuple[Span, str, str, Span | None]] = {}
         self._others: list[Mistake] = []
         self._hidden: list[Span] = []
+        self.misplaced: set[str] = set()
+        """Keys that stand where they do not belong: they are not missing elsewhere as well."""
 
     def error(
         self, at: Span, message: str, suggestion: str = "", *, first: Span | None = None

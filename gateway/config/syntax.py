@@ -12,11 +12,14 @@ from gateway.config.hiding import HIDDEN, hide_by_eye
 from gateway.config.report import lines_of
 from gateway.errors import Mistake
 
+_TWO_COLONS: Final = 'a ":" where none can be'
+_NO_COLON: Final = 'a key without its ":"'
+
 # What the parser says → what is wrong, what to do. The first that fits counts.
 _PROBLEMS: Final = (
-    ("mapping values are not allowed", 'a ":" where none can be',
+    ("mapping values are not allowed", _TWO_COLONS,
      'check the indentation; a text with ": " in it needs quotes'),
-    ("could not find expected ':'", 'a key without its ":"', 'write "key: value"'),
+    ("could not find expected ':'", _NO_COLON, 'write "key: value"'),
     ("expected <block end>", "this does not fit the lines above", "line it up with them"),
     ("expected ',' or ']'", 'a list in brackets needs "," or "]" here', "close it with ]"),
     ("expected ',' or '}'", 'braces need "," or "}" here', "close them with }"),
@@ -46,6 +49,12 @@ def explain(error: Exception, reached: int, text: str, file: str) -> Mistake:
         if words in problem:
             message, hint = ours, advice
             break
+    bare = lines[line] if line < len(lines) else ""
+    if message == _TWO_COLONS and re.match(r"\s*(- )?[\w-]+:\s+[\w-]+:(\s|$)", bare):
+        hint = "put braces around it: {key: value}"
+    joined = re.match(r"\s*(?:- )?([A-Za-z_]\w*):[^\s/]", bare)
+    if message == _NO_COLON and joined is not None:
+        message, hint = f'a space is missing after "{joined[1]}:"', f'write "{joined[1]}: …"'
     opened = _open_quote(lines, line)
     if opened is not None:
         (line, column), message, hint = opened, "a quote is opened and not closed", "close it"

@@ -49,9 +49,15 @@ def scalar(node: Node, kind: str = "one value") -> Scalar:
 
 def text(node: Node) -> str:
     """Any text of one line, with or without quotes."""
-    found = scalar(node, "a text").text
+    one = scalar(node, "a text")
+    found = one.text
+    if one.plain and found.casefold() in ("~", "null"):
+        raise Wrong("expected a text, found nothing", f'write "{found}" if it is one')
     if not found.isprintable():
         raise Wrong("a text may not hold line breaks or control characters")
+    bare = found.strip("“”„‟‘’‚‛«»")
+    if bare != found and (found[0] in "“”„‟‘‚‛«»" or found[-1] in "“”«»"):  # a word processor's
+        raise Wrong(f"{quoted(found)}: these quotes would be part of the text", f'write "{bare}"')
     if len(found) > 1000:
         raise Wrong("a text may have at most 1000 characters")
     return found
@@ -81,10 +87,12 @@ def choice(*options: T) -> Reader[T]:
         for option in options:
             if str(option) == found:
                 return option
-        raise Wrong(
-            f"{quoted(found)} is not one of {listed(options)}",
-            did_you_mean(found, map(str, options)),
-        )
+        words = [str(option) for option in options]
+        hint = did_you_mean(found, words)
+        begun = [word for word in words if word.startswith(found.strip().casefold())]
+        if not hint and len(begun) == 1:  # E for even
+            hint = f'did you mean "{begun[0]}"?'
+        raise Wrong(f"{quoted(found)} is not one of {listed(options)}", hint)
 
     return read
 
@@ -120,11 +128,10 @@ def integer(low: int, high: int, meaning: str = "") -> Reader[int]:
     def read(node: Node) -> int:
         found = scalar(node, "a whole number")
         if not _INTEGER.fullmatch(found.text):
-            hint = ""
-            if re.fullmatch(r"0[0-9]{1,18}", found.text):
-                hint = f"write {int(found.text)}"
-            elif re.fullmatch(r"[0-9]{1,18}\.0+", found.text):
-                hint = f"write {found.text.partition('.')[0]}"
+            meant = _meant(found.text)
+            hint = f"write {meant}" if meant is not None and low <= meant <= high else ""
+            if hint and "#" in found.text:
+                hint = f"write {meant} #…: a comment needs a space before it"
             raise Wrong(f"{quoted(found.text)} is not a whole number", hint)
         if not found.plain:
             raise Wrong("a number stands without quotes", f"write {found.text}")
@@ -134,6 +141,19 @@ def integer(low: int, high: int, meaning: str = "") -> Reader[int]:
         return number
 
     return read
+
+
+def _meant(written: str) -> int | None:
+    """What a whole number that is none was probably meant to be."""
+    for pattern in (
+        r"0([0-9]{1,18})",  # 010
+        r"([0-9]{1,18})\.0{1,2}",  # 1.0
+        r"([0-9]{1,3}(?:[ .,_'][0-9]{3}){1,5})",  # 9.600, 19 200
+        r"([0-9]{1,18})(?: ?[A-Za-z]+|#.*)",  # 9600 baud, 1#the address
+    ):
+        if match := re.fullmatch(pattern, written):
+            return int(re.sub("[^0-9]", "", match[1]))
+    return None
 
 
 def decimal(node: Node) -> Decimal:
@@ -159,10 +179,30 @@ def decimal_text(node: Node) -> Decimal:
 def exact(written: str) -> Decimal:
     """The number, exactly; Wrong where it is none."""
     if not _DECIMAL.fullmatch(written):
-        comma = written.replace(",", ".", 1)
-        hint = f"write {comma}" if _DECIMAL.fullmatch(comma) else ""
-        raise Wrong(f"{quoted(written)} is not a number", hint)
+        raise Wrong(f"{quoted(written)} is not a number", without_comma(written) or _ratio(written))
     return Decimal(written)
+
+
+def without_comma(written: str) -> str:
+    """How to write a number with a comma in it; empty where that does not make it one."""
+    number, unit = re.fullmatch(r"([0-9,]*)(.*)", written, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not re.fullmatch(r"[0-9]+,[0-9]+", number):
+        return ""
+    point = number.replace(",", ".")
+    if re.fullmatch(r"[1-9][0-9]{0,2},[0-9]{3}", number):
+        whole = number.replace(",", "")
+        decimals = point.rstrip("0") + "0" * point.endswith("000")
+        return f"write {whole}{unit} or {decimals}{unit}: a comma has two readings"
+    return f"write {point}{unit}"
+
+
+def _ratio(written: str) -> str:
+    """200/5 as it stands on a transformer."""
+    match = re.fullmatch(r"([1-9][0-9]{0,5}) ?[/:] ?([1-9][0-9]{0,3})", written)
+    if match is None:
+        return ""
+    ratio = Decimal(match[1]) / Decimal(match[2])
+    return f"write {ratio.normalize():f}" if _DECIMAL.fullmatch(f"{ratio:f}") else ""
 
 
 def positive(read: Reader[Decimal]) -> Reader[Decimal]:

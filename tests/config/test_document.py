@@ -65,6 +65,9 @@ def test_an_empty_text_is_no_node() -> None:
         ("? [a]\n: 1\n", 1, 3, "plain word"),
         ("a:\n\tb: 1\n", 2, 1, "a tab"),
         ("a:\t1\n", 1, 3, "a tab"),
+        ("a:\xa01\n", 1, 3, "a space of another kind"),
+        ("a:\n\u3000\u3000b: 1\n", 2, 1, "a space of another kind"),
+        ("a: 1\nb:2\nc: 3\n", 2, 1, "a space is missing"),
         ("a: [1, 2\nb: 1\n", 1, 4, "brackets"),
         ("a: {b: 1\nc: 1\n", 1, 4, "braces"),
         ('a: 1\nb: "x\nc: 1\nd: "y"\n', 2, 4, "quote"),
@@ -93,7 +96,8 @@ def test_a_merged_anchor_is_two_mistakes_at_two_places_and_no_third() -> None:
     assert [line for line, _, _ in found] == [1, 3]
 
 
-def test_tabs_in_comments_are_let_pass() -> None:
+def test_tabs_and_odd_spaces_in_comments_are_let_pass() -> None:
+    assert refused("a: 1 # 500\xa0kB\n") == []
     assert refused("a: 1\t# not here\n") == [(1, 5, "a tab")]
     assert refused("a: 1 #\there\n") == []
 

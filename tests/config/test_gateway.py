@@ -227,8 +227,11 @@ def test_a_file_that_is_not_there_is_a_mistake_of_the_configuration(tmp_path: Pa
     assert caught.value.exit_code == 78
     assert "does not exist" in caught.value.mistakes[0].message
     (tmp_path / "no.yaml").mkdir()
-    with pytest.raises(ConfigurationError, match="1 mistake"):
-        load(tmp_path / "no.yaml")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name, told in (("no", "this is a folder, not a file"), ("pipe", "this is not a file")):
+        with pytest.raises(ConfigurationError) as caught:
+            load(tmp_path / f"{name}.yaml")
+        assert caught.value.mistakes[0].message == told
 
 
 def test_a_file_that_is_not_utf8_is_refused_where_it_is_not(tmp_path: Path) -> None:
@@ -435,6 +438,46 @@ def test_a_typo_in_a_required_key_is_one_mistake(mistakes: Mistakes, whole: str)
 def test_a_key_in_the_wrong_place_says_where_it_belongs(mistakes: Mistakes, whole: str) -> None:
     found = mistakes(whole.replace("energinet:\n", "energinet:\n  poll: 1 min\n"))
     assert [m.suggestion for m in found] == ["it belongs to a bus"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "riser.port",
+            "COM3",
+            "that is its name on Windows; ls /dev/serial/by-id shows those here",
+        ),
+        ("riser.port", "ttyUSB0", 'did you mean "/dev/ttyUSB0"?'),
+        ("name: heating", "name: Main-Supply", "give one of them another name"),
+        ("Europe/Oslo", "Etc/GMT-1", "such as Europe/Oslo"),
+        ('"7777777777"', "7.7e9", "compare it with Energinet's"),
+        ('"7777777777"', "7777777777.0", "compare it with Energinet's"),
+        ('"7777777777"', '"7777 777 777"', "compare it with Energinet's"),
+    ],
+)
+def test_what_is_hardly_meant_so_is_warned_of(
+    loaded: Load, whole: str, old: str, new: str, expected: str
+) -> None:
+    result = loaded(whole.replace(old, new))
+    assert [w.suggestion for w in result.warnings] == [expected]
+
+
+def test_a_zone_of_a_fixed_offset_says_which_way_it_goes(loaded: Load, whole: str) -> None:
+    (warning,) = loaded(whole.replace("Europe/Oslo", "Etc/GMT+5")).warnings
+    assert "5 h behind UTC, and knows no summer time" in warning.message
+    assert loaded(whole.replace("Europe/Oslo", "Etc/GMT")).warnings == ()
+
+
+@pytest.mark.parametrize("ends", ["\r\n", "\r"])
+def test_a_file_of_windows_is_read_as_any_other(folder: Path, whole: str, ends: str) -> None:
+    path = folder / "gateway.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + whole.replace("\n", ends).encode())
+    assert load(path, environment={}).config.meters
+    path.write_bytes(whole.replace("\n", ends).replace("unit: 1", "unit: x").encode())
+    with pytest.raises(ConfigurationError) as caught:
+        load(path, environment={})
+    assert caught.value.mistakes[0].line == 1 + whole[: whole.index("unit: 1")].count("\n")
 
 
 def test_a_mean_over_less_than_a_poll_is_warned_of(loaded: Load, whole: str) -> None:

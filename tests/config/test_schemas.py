@@ -90,7 +90,44 @@ def test_a_sound_configuration_is_accepted_by_both(
 @pytest.mark.parametrize(
     ("old", "new"),
     [
+        ('"7777777777"', "7777777777"),
+        ('"7777777777"', "0077"),
+        ('"7777777777"', "no"),
+        ('"7777777777"', '"null"'),
+        ("name: main-supply", "name: 12"),
+        ("name: main-supply", 'name: "Ola’s hus (søndre)"'),
+        ("unit: 1\n", "unit: 0x0A\n"),
+        ("unit: 1\n", "unit: 1\n    serial_number: 00123\n"),
+        ("unit: 1\n", "unit: 1\n    multiplier: 1e3\n    max_power: 1.5MW\n"),
+        ("unit: 1\n", "unit: 1\n    import: north-gate\n"),
+        ("every: 1 h", 'every: "1h"\n  gap: spread'),
+        ("serial: riser.port", "serial: riser.port\n    poll: 1.5 s\n    echo: true"),
+        ("tcp: 192.168.10.20:502", 'tcp: "[::1]:1502"'),
+        ("tcp: 192.168.10.20:502", "tcp: meter_1.local"),
+        ("energinet:\n", "energinet:\n  url: http://localhost:8080/x\n  request_interval: 5 s\n"),
+        ("energinet:\n", 'energinet:\n  proxy: {url: "http://proxy:3128"}\n'),
+        ("token: {file: basement.token}", "token: {credential: x}"),
+        ("timezone: Europe/Oslo", "timezone: UTC"),
+        ("defaults:\n", "log: {}\nbuffer: {path: x.db, keep: 10 d, max_size: 100 MB}\ndefaults:\n"),
+    ],
+)  # fmt: skip
+def test_what_has_the_form_of_a_configuration_is_accepted_by_both(
+    mistakes: Callable[..., list[Mistake]], whole: str, old: str, new: str
+) -> None:
+    assert old in whole
+    text = whole.replace(old, new, 1)
+    assert mistakes(text) == []
+    assert accepts("gateway", text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
         ("timezone:", "timezon:"),
+        ("name: main-supply", "name: “main supply”"),
+        ('"7777777777"', "„7777777777“"),
+        ('"7777777777"', '" 7777777777"'),
+        ('"7777777777"', "null"),
         ("timezone: Europe/Oslo\n", ""),
         ("every: 1 h", "every: 1"),
         ("every: 1 h", "every: 1 hour"),

@@ -184,7 +184,7 @@ def test_an_address_is_a_host_and_a_port(text: str, expected: tuple[str, int]) -
         ("10.0.0.1:99999", ""),
         ("a b:502", ""),
         ("[meter]:502", ""),
-        (":502", "host:port"),
+        (":502", "host:port, the port a number"),
     ],
 )
 def test_what_is_no_address_is_refused(text: str, expected: str) -> None:
@@ -214,6 +214,9 @@ def test_a_zone_is_an_iana_name() -> None:
     assert suggestion(zone, "Europe/Olso") == 'did you mean "Europe/Oslo"?'
     assert suggestion(zone, "Oslo") == 'did you mean "Europe/Oslo"?'
     assert suggestion(zone, "europe/oslo") == 'did you mean "Europe/Oslo"?'
+    # "Etc/GMT+1" would be an hour behind where an hour ahead was meant.
+    for meant in ("UTC+1", "GMT+1", "UTC+01:00", "+01:00", "GMT+01:00"):
+        assert suggestion(zone, meant) == "an IANA name such as Europe/Oslo"
     for bad in ("../../etc/passwd", "Europe", "/etc/localtime", "", "GMT+25:00"):
         with pytest.raises(Wrong):
             zone(plain(bad))
