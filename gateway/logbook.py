@@ -3,6 +3,9 @@
 Error: data is or will be lost. Warning: someone should act. Info: a state changed, or the hourly
 summary. Debug: each request. State changes are logged, repetitions are counted. Text that came
 from outside is escaped and cut, so that no meter or server can write a line of its own.
+
+Whatever goes to and fro, the log stays short: of one event about one meter, bus or sender a few
+lines are written at once and then one in some hours, which tells how many were left out.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Final, Literal, TypeAlias
 
-from attrs import frozen
+from attrs import define, frozen
 
 Level: TypeAlias = Literal["error", "warning", "info", "debug"]
 
@@ -23,6 +28,11 @@ LOGGER: Final = logging.getLogger("gateway")
 
 MAX_TEXT: Final = 120
 """Characters of a field's text that are shown."""
+
+AT_ONCE: Final = 4
+"""Lines of one event about one thing that may follow each other at any pace."""
+ONE_EACH: Final = 3 * 3600.0
+"""Seconds after which one more is written."""
 
 
 @frozen
@@ -388,7 +398,49 @@ def log(event: str, **fields: object) -> None:
     if not LOGGER.isEnabledFor(number):
         return
     shown = {name: fields[name] for name in kind.fields if fields.get(name) is not None}
+    if number > logging.DEBUG and not event.startswith(_EACH_COUNTS):
+        if (left_out := _left_out(event, fields)) is None:
+            return
+        if left_out:
+            shown["repeated"] = left_out
     LOGGER.log(number, event, extra={"event": event, "fields": shown})
+
+
+_EACH_COUNTS: Final = ("gateway.", "config.", "buffer.dropped", "meter.still_offline")
+"""Said seldom anyway, at a person's wish, or with numbers that have to add up."""
+_SUBJECT: Final = ("meter", "bus", "sender", "meterID", "quantity", "register", "task")
+
+
+@define
+class _Allowance:
+    """How many lines of one kind may still be written, as of when."""
+
+    lines: float
+    at: float
+    left_out: int = 0
+
+
+_allowances: dict[tuple[object, ...], _Allowance] = {}
+
+
+def _left_out(event: str, fields: Mapping[str, object]) -> int | None:
+    """How many lines like this one were left out before it; None: this one is, too."""
+    about = (event, *map(fields.get, _SUBJECT))
+    now = monotonic()
+    allowance = _allowances.setdefault(about, _Allowance(AT_ONCE, now))
+    earned = (now - allowance.at) / ONE_EACH
+    allowance.lines, allowance.at = min(AT_ONCE, allowance.lines + earned), now
+    if allowance.lines < 1:
+        allowance.left_out += 1
+        return None
+    allowance.lines -= 1
+    left_out, allowance.left_out = allowance.left_out, 0
+    return left_out
+
+
+def forget_repetitions() -> None:
+    """Begin to count anew."""
+    _allowances.clear()
 
 
 def clean(text: object) -> str:

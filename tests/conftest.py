@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.logbook import forget_repetitions
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--short", action="store_true", help="cut the long proofs")
@@ -39,6 +41,7 @@ def expected_events() -> Iterator[Callable[..., None]]:
 
     Call it with the names of the events that may come: `expected_events("meter.offline")`.
     """
+    forget_repetitions()
     watch = _Watch()
     watched = [logging.getLogger("gateway"), logging.getLogger("asyncio")]
     for logger in watched:
