@@ -1,0 +1,118 @@
+"""P4 and P10 for the whole gateway: clocks that are wrong, set, or jump; none at a wrong time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.simulation import DAY, HOUR, MINUTE, SECOND, World, instant, play
+
+QUARTER = 15 * MINUTE
+NOON = instant("2026-03-10T12:00")
+
+
+def quarters(first: int, last: int) -> list[int]:
+    """Quarter hours from the first to the last."""
+    return list(range(first, last + 1, QUARTER))
+
+
+@pytest.mark.parametrize("off", [-300 * DAY, 2 * DAY])
+def test_a_boot_without_the_time_loses_nothing_once_it_is_known(
+    tmp_path: Path, expected_events: Callable[..., None], off: int
+) -> None:
+    expected_events("clock.unsynchronised", "clock.stepped")
+
+    async def story(world: World) -> None:
+        world.clock.is_synchronised, world.clock.off = False, off
+        await world.bus("plant", {"main": ()})
+        async with world.running(world.write()):
+            await world.clock.at(NOON + HOUR + 2 * MINUTE)
+            assert world.standin.received == {}
+            world.clock.is_synchronised, world.clock.off = True, 0
+            await world.clock.at(NOON + 2 * HOUR + 2 * MINUTE)
+        assert list(world.received("main")) == quarters(NOON, NOON + 2 * HOUR)
+        # A sample within a tenth of the interval of its boundary, before or after it.
+        world.check("main", every=QUARTER, early=90 * SECOND, late=90 * SECOND)
+        assert len(world.received("main-moved")) == 8
+        assert world.log.events().count("clock.synchronised") == 1
+
+    play(story, tmp_path, NOON - 2 * MINUTE)
+
+
+@pytest.mark.parametrize("by", [-2 * HOUR, 40 * SECOND, 5 * HOUR])
+def test_a_clock_that_is_set_wrong_and_right_again_sends_nothing_twice_and_goes_on(
+    tmp_path: Path, expected_events: Callable[..., None], by: int
+) -> None:
+    """While it is wrong its stamps are too: that nobody can know. But none is sent twice, no
+    request is early, and within a day and a bit every boundary has its value again.
+    """
+    expected_events("clock.stepped", "upload.parked")  # stamps in the future are refused
+
+    async def story(world: World) -> None:
+        await world.bus("plant", {"main": ()}, poll="15 min")
+        async with world.running(world.write()) as gateway:
+            await world.clock.at(NOON + HOUR + 2 * MINUTE)
+            world.clock.off = by
+            await world.clock.at(NOON + HOUR + 40 * MINUTE)
+            world.clock.off = 0
+            await world.clock.at(NOON + 14 * HOUR + 2 * MINUTE)
+            counts = await gateway.store.check_counts()
+        assert counts.balanced
+        assert [v for v in world.standin.violations if "early" in v or ", now " in v] == []
+        received = world.received("main")
+        for stamp in [
+            *quarters(NOON, NOON + HOUR),
+            *quarters(NOON + 8 * HOUR, NOON + 14 * HOUR - QUARTER),
+        ]:
+            low, high = world.shown("main", stamp), world.shown("main", stamp + MINUTE)
+            assert low <= received[stamp] <= high
+
+    play(story, tmp_path, NOON - 2 * MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("zone", "jump"),
+    [
+        ("Europe/Oslo", "2026-03-29T01:00"),
+        ("Europe/Oslo", "2026-10-25T01:00"),
+        ("Australia/Lord_Howe", "2026-04-04T15:00"),  # half an hour back
+        ("Australia/Lord_Howe", "2026-10-03T15:30"),
+    ],
+)
+def test_the_night_of_the_change_of_time_has_each_interval_once(
+    tmp_path: Path, zone: str, jump: str
+) -> None:
+    hours, first = 4, instant(jump) - 2 * HOUR
+    begin = first - 2 * MINUTE
+
+    async def story(world: World) -> None:
+        await world.bus("plant", {"main": ()})
+        async with world.running(world.write()):
+            await world.clock.at(first + hours * HOUR + 12 * MINUTE)
+        assert list(world.received("main")) == quarters(first, first + hours * HOUR)
+        assert len(world.received("main-moved")) == 4 * hours
+        assert len(world.received("main-mean")) == 4 * hours
+        world.check("main", every=QUARTER, late=MINUTE)
+
+    play(story, tmp_path, begin, zone=zone)
+
+
+def test_a_daily_value_spans_the_long_and_the_short_day(tmp_path: Path) -> None:
+    start = instant("2026-10-24T21:59")  # a minute before midnight in Oslo
+
+    async def story(world: World) -> None:
+        await world.bus("plant", {"main": ()}, poll="15 min")
+        async with world.running(world.write(every="1 d")):
+            await world.clock.at(start + 50 * HOUR + 12 * MINUTE)
+        stamps = [datetime.fromtimestamp(at / 1000, UTC) for at in world.received("main")]
+        assert [f"{at:%d %H:%M}" for at in stamps] == ["24 22:00", "25 23:00", "26 23:00"]
+        moved, counter = world.received("main-moved"), world.received("main")
+        steps = [after - before for before, after in pairwise(counter.values())]
+        assert list(moved.values()) == steps
+        assert world.standin.violations == []
+
+    play(story, tmp_path, start)
