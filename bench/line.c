@@ -138,9 +138,9 @@ int main(int argc, char **argv)
             int bytes = length - sent < FIFO ? length - sent : FIFO;
             at += bytes * character;
             wait_until(at);
+            quiet_since = now();
             if (write(line, answer + sent, bytes) != bytes)
                 return 1;
         }
-        quiet_since = now();
     }
 }

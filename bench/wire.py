@@ -74,10 +74,12 @@ def paced_line(binary: Path, baud: int, folder: Path) -> Iterator[tuple[str, Pat
         yield told.read_text().strip(), told
 
 
-def requests(told: Path) -> list[Request]:
+def requests(told: Path, *, opening: int = 3) -> list[Request]:
     """What the far end saw, but for the first requests, in which a client may still be opening."""
     seen = [line.split() for line in told.read_text().splitlines()[1:]]
-    return [Request(int(at) / 1e6, int(quiet) / 1e6, int(unit)) for at, quiet, unit in seen][3:]
+    return [Request(int(at) / 1e6, int(quiet) / 1e6, int(unit)) for at, quiet, unit in seen][
+        opening:
+    ]
 
 
 # ----------------------------------------------------------------------------------- the clients
