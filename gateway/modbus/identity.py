@@ -96,17 +96,19 @@ def _wrong(identity: Identity, raw: RawWords) -> str:
 
 
 def _shown(register: Register, raw: RawWords) -> str | None:
-    """What an identity register says; None where it was not read or makes no sense."""
+    """What an identity register says; None where it was not read, is blank or makes no sense."""
     words = raw.lookup(register)
     if words is None:
         return None
     if register.encoding.type == "string":
-        return decode_text(words, register.encoding)
-    try:
-        value = value_of(register, raw.lookup)
-    except ValueError:
-        return None
-    return f"{value:f}" if isinstance(value, Decimal) else None
+        shown = decode_text(words, register.encoding)
+    else:
+        try:
+            value = value_of(register, raw.lookup)
+        except ValueError:
+            return None
+        shown = f"{value:f}" if isinstance(value, Decimal) else ""
+    return shown if _bare(shown) else None
 
 
 def _bare(serial: str) -> str:

@@ -156,6 +156,19 @@ async def test_another_model_is_reported_once_and_read_all_the_same(expected_eve
     ]
 
 
+@pytest.mark.parametrize(("serial", "shows"), [(SERIAL, "0"), (TEXT_SERIAL, "  ")])
+async def test_a_blank_number_is_no_number(serial: Register, shows: str):
+    meter = Meter(serial, "12345678")
+    meter.shows = shows
+    assert (await meter.read()).faults == {VALUE.name: "unidentified"}
+
+
+async def test_a_blank_model_says_nothing():
+    meter = Meter(SERIAL, None)
+    meter.model = 0
+    await meter.read()
+
+
 async def test_one_of_the_expected_models_is_no_news():
     meter = Meter(SERIAL, None)
     meter.model = 8
