@@ -146,12 +146,12 @@ def cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "/")
 
 
-def write(results: dict[str, dict[str, Any]], readme: Path = README) -> None:
+def write(results: dict[str, dict[str, Any]]) -> None:
     """Put the table in the place of the one before."""
-    text = readme.read_text()
+    text = README.read_text()
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
-    readme.write_text(f"{head}{BEGIN}\n\n{table(results)}\n\n{END}{tail}")
+    README.write_text(f"{head}{BEGIN}\n\n{table(results)}\n\n{END}{tail}")
 
 
 def main() -> int:
