@@ -62,14 +62,15 @@ def read_defaults(report: Report, node: Node | None, at: Span) -> Defaults:
 def interval(node: Node) -> Millis:
     """`every`: 5 s to 1 d, a divisor of the day."""
     found = duration(5 * SECOND, DAY)(node)
-    if DAY % found:
+    if DAY % found or found % SECOND:
         fitting = [s * SECOND for s in range(5, DAY // SECOND + 1) if DAY % (s * SECOND) == 0]
         unit = next(unit for unit in (HOUR, MINUTE, SECOND, 1) if found % unit == 0)
         fitting = [span for span in fitting if span % unit == 0]  # 7 min: 6 min, not 400 s
         below = max(span for span in fitting if span < found)
         above = min(span for span in fitting if span > found)
         hint = f"{show_duration(below)} and {show_duration(above)} do"
-        raise Wrong(f"{show_duration(found)} does not divide the day evenly", hint)
+        problem = "does not divide the day evenly" if DAY % found else "is not in whole seconds"
+        raise Wrong(f"{show_duration(found)} {problem}", hint)
     return found
 
 

@@ -187,16 +187,23 @@ def factor_of(register: Register, lookup: Callable[[Register], Words | None]) ->
             return power
         if not -30 <= power <= 30:
             return NOT_AVAILABLE
-        factor = factor.scaleb(int(power))
+        factor = EXACT.scaleb(factor, _whole(register, power))
     if register.unit_register is not None:
         code = value_of(register.unit_register, lookup)
         if not isinstance(code, Decimal):
             return code
-        unit = dict(register.unit_factors).get(int(code))
+        unit = dict(register.unit_factors).get(_whole(register, code))
         if unit is None:
             raise ValueError(f"{register.name}: unit code {code} is not one the profile knows")
-        factor *= unit
+        factor = EXACT.multiply(factor, unit)
     return factor
+
+
+def _whole(register: Register, number: Decimal) -> int:
+    """A power or a code, which has no decimals. Raises ValueError."""
+    if number != number.to_integral_value():
+        raise ValueError(f"{register.name}: {number} is no whole number")
+    return int(number)
 
 
 EXACT: Final = Context(prec=400)

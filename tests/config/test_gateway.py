@@ -362,7 +362,9 @@ def test_a_missing_or_unstable_port_is_only_a_warning(loaded: Load, whole: str) 
     ]
 
 
-@pytest.mark.parametrize("value", ["100000 h", "7 h", "4 s", "2 d", "10", "0 s", "1.5 ms"])
+@pytest.mark.parametrize(
+    "value", ["100000 h", "7 h", "4 s", "2 d", "10", "0 s", "1.5 ms", "7.5 s", "6.4 s"]
+)
 def test_every_divides_the_day(mistakes: Mistakes, whole: str, value: str) -> None:
     found = mistakes(whole.replace("every: 1 h", f"every: {value}"))
     assert [(m.line, m.message.startswith("every: ")) for m in found] == [(8, True)]

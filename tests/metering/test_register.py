@@ -312,6 +312,34 @@ def test_a_unit_in_another_register_is_a_factor():
         of(register, {"energy": (12,), "unit": (9,)})
 
 
+def test_a_power_or_a_unit_code_with_decimals_is_no_number():
+    half = (0x3F00, 0x0000)  # 0.5 in single precision
+    beside = Register("beside", 3, 2, Encoding("f32"))
+    scaled = Register("energy", 3, 0, Encoding("u16"), scale_register=beside)
+    coded = evolve(
+        scaled, scale_register=None, unit_register=beside, unit_factors=((0, Decimal(1)),)
+    )
+    for register in (scaled, coded):
+        with pytest.raises(ValueError, match="no whole number"):
+            value_of(register, lambda one: half if one is beside else (7,))
+
+
+def test_no_digit_of_a_scale_is_lost_beside_other_registers():
+    long = Decimal("0.1234567890123456789012345678901234567")
+    beside = Register("beside", 3, 1, Encoding("u16"))
+    scaled = Register("energy", 3, 0, Encoding("u16"), long, scale_register=beside)
+    coded = Register(
+        "energy", 3, 0, Encoding("u16"), long, unit_register=beside, unit_factors=((3, Decimal(3)),)
+    )
+    words = {0: (1,), 1: (3,)}
+    assert str(value_of(scaled, lambda one: words[one.address])) == (
+        "123.4567890123456789012345678901234567"
+    )
+    assert str(value_of(coded, lambda one: words[one.address])) == (
+        "0.3703703670370370367037037036703703701"
+    )
+
+
 def test_a_plain_number_has_no_exponent_no_trailing_zeros_and_no_negative_zero():
     shown = [str(plain(Decimal(text))) for text in ("1E+3", "1.500", "-0.0", "0E+5", "-2E+2")]
     assert shown == ["1000", "1.5", "0", "0", "-200"]
