@@ -177,9 +177,10 @@ _event(
     "meter.identity_changed",
     "warning",
     "meter was is",
-    "Another serial number answers: the meter was replaced, or two were swapped.",
-    "Check the meter, then run `meter-gateway accept METER`.",
-    hint="check the meter",
+    "Another serial number answers: the meter was replaced, or two were swapped. Its values are "
+    "not taken.",
+    "Check the meter. If it is the right one, write its serial_number into the configuration.",
+    hint="check the meter; if it is the right one, write its serial_number into the configuration",
 )
 _event(
     "meter.wrong_model",
