@@ -88,11 +88,21 @@ def _meter(of: Rest, fields: Fields) -> tuple[MeterSettings | None, str]:
         profile=profile or DeviceProfile("", "", "", "electricity", ()),
         send=send,
         multiplier=fields.get("multiplier", positive(decimal), Decimal(1)),
-        serial_number=fields.get("serial_number", text, None),
+        serial_number=_serial_number(fields, profile),
         max_power=fields.get("max_power", power, None),
     )
     usable = profile is not None and fields.sound(*keys.METER)
     return (meter if usable else None), own
+
+
+def _serial_number(fields: Fields, profile: DeviceProfile | None) -> str | None:
+    found = fields.get("serial_number", text, None)
+    if found is None or profile is None:
+        return found
+    if not any(one.what == "serial_number" for one in profile.identity):
+        message = f"serial_number: {profile.name} does not say where the meter has its number"
+        fields.error("serial_number", message, "leave it out: it cannot be checked")
+    return found
 
 
 def _profile(of: Rest, fields: Fields) -> DeviceProfile | None:

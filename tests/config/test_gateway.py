@@ -77,6 +77,7 @@ def test_every_key_can_be_set(loaded: Load, folder: Path) -> None:
     (folder / "profiles").mkdir()
     (folder / "profiles" / "mine.yaml").write_text(
         "maker: M\nmodel: N\nkind: water\nsources: {d: doc}\n"
+        "identity: [{what: serial_number, function: 3, address: 9, type: u32, sources: [d]}]\n"
         "registers: [{quantity: volume_total, function: 3, address: 0, type: u32, unit: m³,"
         " sources: [d]}]\n"
     )
