@@ -279,7 +279,9 @@ class Gateway:
     async def _on_read(self, request: Mapping[str, Any]) -> Any:
         plant = self.plant
         meter = meter_named(plant.meters, str(request.get("meter")))
-        return meter_view(meter.settings, await plant.answer(plant.read(meter.name)))
+        sample = await plant.answer(plant.read(meter.name))
+        link = plant.pollers[meter.settings.bus].link()
+        return meter_view(meter.settings, sample, link.error)
 
     async def _on_send(self, request: Mapping[str, Any]) -> Any:
         plant = self.plant
@@ -332,7 +334,7 @@ async def read_meter(config: GatewayConfig, name: str) -> dict[str, Any]:
         done = await poller.round([Ask(settings, tuple(registers), urgent=True)])
     finally:
         await poller.close()
-    return meter_view(settings, done.samples[0])
+    return meter_view(settings, done.samples[0], poller.link().error)
 
 
 async def send_alone(config: GatewayConfig, sender: str | None, *, dry_run: bool) -> Any:

@@ -39,7 +39,7 @@ def counts_view(counts: Counts) -> dict[str, Any]:
     }
 
 
-def meter_view(settings: MeterSettings, sample: Sample) -> dict[str, Any]:
+def meter_view(settings: MeterSettings, sample: Sample, link_error: str) -> dict[str, Any]:
     """Everything one sample of a meter shows, as its display would: without the multiplier."""
     registers = {register.name: register for register in settings.profile.registers}
     shown, faults = [], dict(sample.faults)
@@ -68,6 +68,7 @@ def meter_view(settings: MeterSettings, sample: Sample) -> dict[str, Any]:
         "at": iso(sample.at),
         "values": shown,
         "faults": faults,
+        "link_error": link_error,
         "raw": [
             {"function": block.function, "address": block.address, "words": list(block.words)}
             for block in sample.raw.blocks
