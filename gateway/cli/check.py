@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from gateway.cli.costs import BusCost, Costs, SenderCost, costs_of, problems
-from gateway.cli.output import config_option, mistake_view, print_json, render
+from gateway.cli.output import config_option, counted, mistake_view, print_json, render
 from gateway.config import find_path, load
 from gateway.config.measures import show_size
 from gateway.config.settings import GatewayConfig
@@ -94,7 +94,7 @@ def _bus_view(bus: BusCost) -> dict[str, object]:
 
 
 def _page(config: GatewayConfig, costs: Costs, warnings: int) -> str:
-    count = f"{warnings} warning{'' if warnings == 1 else 's'}" if warnings else "no warning"
+    count = counted(warnings, "warning") if warnings else "no warning"
     lines = [f"{config.path}: no mistake, {count}", ""]
     for bus in costs.buses:
         lines += _bus_lines(bus)
@@ -113,12 +113,13 @@ def _bus_lines(bus: BusCost) -> list[str]:
     if not bus.meters:
         return [f"bus {bus.bus}: no meter", ""]
     lines = [
-        f"bus {bus.bus}: {bus.requests} requests, {_millis(bus.round)} a round;"
+        f"bus {bus.bus}: {counted(bus.requests, 'request')}, {_millis(bus.round)} a round;"
         f" busy {bus.load:.1%} of the time"
     ]
     width = max((len(meter.meter) for meter in bus.meters), default=0)
     lines += [
-        f"  {meter.meter:<{width}}  {meter.requests:>3} requests  {_millis(meter.millis):>9}"
+        f"  {meter.meter:<{width}}  {counted(meter.requests, 'request'):>12}"
+        f"  {_millis(meter.millis):>9}"
         for meter in bus.meters
     ]
     if len(bus.meters) > 1:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import csv
 import sys
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import click
@@ -16,6 +18,9 @@ from gateway.clock import Instant
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from gateway.buffer.views import ExportRow
 
 
 @click.command()
@@ -30,7 +35,10 @@ def export(meter: str | None, since: str | None, until: str | None, config: str 
     """
     settings = load(find_path(config), tokens=False).config
     zone = ZoneInfo(settings.timezone)
-    asyncio.run(_write(settings, meter, _instant(since, zone), _instant(until, zone)))
+    first, end = _instant(since, zone), _instant(until, zone)
+    if first is not None and end is not None and first >= end:
+        raise click.UsageError(f"--from {since} is not before --to {until}")
+    asyncio.run(_write(settings, meter, first, end))
 
 
 def _instant(text: str | None, zone: ZoneInfo) -> Instant | None:
@@ -57,22 +65,35 @@ async def _write(
     path = Path(settings.buffer.path)
     names = {one.name for one in settings.meters}
     ids = {send.key.meter_id for one in settings.meters for send in one.send}
-    if meter is not None and meter not in names | ids:
-        raise GatewayError(
-            f'no meter or meterID "{meter}"', hint=f"meters: {', '.join(sorted(names))}"
-        )
     out = csv.writer(sys.stdout, lineterminator="\n")
+    count = 0
     out.writerow(("meterID", "time", "value", "state"))
-    if not path.exists():
-        return
-    store = ReadOnlyStore(path)
-    await store.open()
-    try:
-        by_id = meter if meter in ids else None
-        by_name = None if by_id else meter
-        async for rows in store.export(meter_id=by_id, meter=by_name, since=since, until=until):
-            for row in rows:
-                at = datetime.fromtimestamp(row.stamp / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-                out.writerow((row.key.meter_id, at, f"{row.value:f}", row.state))
-    finally:
-        await store.close()
+    if path.exists():
+        store = ReadOnlyStore(path)
+        await store.open()
+        try:
+            # One that is in the configuration no more may still have readings.
+            for chosen in _ways(meter, names, ids):
+                async for rows in store.export(**chosen, since=since, until=until):
+                    count += len(rows)
+                    out.writerows(map(_row, rows))
+        finally:
+            await store.close()
+    if not count and meter is not None and meter not in names | ids:
+        raise GatewayError(
+            f'no meter or meterID "{meter}" has readings', hint=f"one of {', '.join(sorted(names))}"
+        )
+
+
+def _ways(meter: str | None, names: set[str], ids: set[str]) -> Iterable[dict[str, str]]:
+    """By what to choose: the name of a meter, a meterID, or all."""
+    if meter is None:
+        return [{}]
+    if meter in names:
+        return [{"meter": meter}]
+    return [{"meter_id": meter}] if meter in ids else [{"meter": meter}, {"meter_id": meter}]
+
+
+def _row(row: ExportRow) -> tuple[str, str, str, str]:
+    at = datetime.fromtimestamp(row.stamp / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return row.key.meter_id, at, f"{row.value:f}", row.state

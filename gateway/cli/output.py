@@ -38,6 +38,11 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
+def counted(number: int, what: str) -> str:
+    """`1 request`, `2 requests`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def show_error(error: GatewayError) -> None:
     """An error and what to try next, to standard error."""
     hint = error.hint

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from gateway.cli.output import counted
 from gateway.cli.stage import BAUDRATE, Stage
-from gateway.cli.verdict import counted
 from gateway.energinet.standin import StandIn
 
 _STYLES: Final = {"online": "green", "offline": "red"}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import click
 
-from gateway.cli.output import config_option, print_json
+from gateway.cli.output import config_option, counted, print_json
 from gateway.config import find_path, load
+from gateway.config.settings import GatewayConfig
 from gateway.control import NotRunning, ask, socket_path
 from gateway.errors import GatewayError, TargetUnreachable
 
-_SHOWN = 2000
+_SHOWN: Final = 2000
+"""Characters of a body that are shown; `--json` has all of it."""
 
 
 @click.command()
@@ -33,22 +38,70 @@ def send(
     """
     if dry_run == now:
         raise click.UsageError("say --dry-run to look, or --now to send")
-    settings = load(find_path(config)).config
-    terminal = sys.stdin.isatty()
-    if now and not yes and terminal:
+    path = find_path(config)
+    settings = load(path, tokens=False).config
+    address = socket_path(settings.buffer.path)
+    if now and not yes and sys.stdin.isatty():
         click.confirm("This uses the sender's slot of 10 minutes. Send now?", abort=True, err=True)
     try:
-        address = socket_path(settings.buffer.path)
         view = ask(address, "send", timeout=150, sender=sender, dry_run=dry_run)
     except NotRunning:
-        from gateway.app import send_alone
+        if dry_run or not Path(settings.buffer.path).exists():
+            view = asyncio.run(_look(settings, sender))
+        else:
+            from gateway.app import send_alone
 
-        view = asyncio.run(send_alone(settings, sender, dry_run=dry_run))
+            view = asyncio.run(send_alone(load(path).config, sender, dry_run=False))
     if as_json:
         print_json(view)
     else:
         click.echo(_text(view, dry_run=dry_run))
     _end(view, dry_run=dry_run)
+
+
+async def _look(config: GatewayConfig, name: str | None) -> dict[str, Any]:
+    """The next body, from a buffer that is only read: none is made, and no file changes hands."""
+    from gateway.buffer.reads import ReadOnlyStore
+    from gateway.clock import SystemClock
+    from gateway.energinet.late import LateClient
+    from gateway.energinet.uploader import SendReport, Uploader
+    from gateway.status import report_view
+
+    class Look(ReadOnlyStore):
+        """An outbox from which nothing is taken."""
+
+        async def expire(self, before: int) -> int:
+            return 0
+
+        async def release_flight(self, sender: str) -> None:
+            pass
+
+        async def keep_slot(self, sender: str, state: bytes) -> None:
+            pass
+
+        async def settle(self, sender: str, settlements: object, slot: bytes) -> None:
+            pass
+
+    senders = {one.name: one for one in config.energinet.senders}
+    if name is None and len(senders) == 1:
+        name = next(iter(senders))
+    if name is None or name not in senders:
+        raise GatewayError(
+            f"which sender? {name or ''}".strip(), hint=f"one of {', '.join(senders)}"
+        )
+    path = Path(config.buffer.path)
+    if not path.exists():
+        return report_view(SendReport(name, b"[]", 0, 0, 0, None))
+    store = Look(path)
+    await store.open()
+    try:
+        settings, zone = config.energinet, ZoneInfo(config.timezone)
+        clock = SystemClock(assume_synchronised=config.clock.assume_synchronised)
+        client, draw = LateClient(settings), random.Random()
+        uploader = Uploader(senders[name], settings, store, client, clock, zone, draw)
+        return report_view(await uploader.once(dry_run=True))
+    finally:
+        await store.close()
 
 
 def _end(view: dict[str, Any], *, dry_run: bool) -> None:
@@ -68,16 +121,14 @@ def _end(view: dict[str, Any], *, dry_run: bool) -> None:
 
 
 def _text(view: dict[str, Any], *, dry_run: bool) -> str:
-    lines = [
-        f"sender {view['sender']}: {view['values']} values of {view['meters']} meters,"
-        f" {view['bytes']} bytes"
-    ]
     if not view["values"]:
-        return lines[0] + "\nnothing waits to be sent"
+        return f"sender {view['sender']}: nothing waits to be sent"
+    values, meters = counted(view["values"], "value"), counted(view["meters"], "meter")
+    lines = [f"sender {view['sender']}: {values} of {meters}, {view['bytes']} bytes"]
     if dry_run:
         lines.append(f"may go: {view['next_request'] or 'now'}")
         body = view["body"]
-        lines.append(body if len(body) <= _SHOWN else body[:_SHOWN] + "…")
+        lines.append(body if len(body) <= _SHOWN else body[:_SHOWN] + "… (all of it: --json)")
         return "\n".join(lines)
     for name, one in view["verdicts"].items():
         lines.append(

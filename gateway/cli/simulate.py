@@ -9,12 +9,13 @@ import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 
 from gateway.cli.output import config_option
 from gateway.clock import Millis
-from gateway.config import Library, find_path, load
+from gateway.config import Library, UnknownProfile, find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.errors import GatewayError
 from gateway.metering.settings import MeterSettings
@@ -22,7 +23,8 @@ from gateway.modbus.served import SimulatedEndpoint, SimulatedLine, wall
 from gateway.modbus.settings import SerialLink, TcpLink
 from gateway.modbus.simulator import FAULTS, Fault, SimulatedMeter
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+_BAUDRATES: Final = ("1200", "2400", "4800", "9600", "19200", "38400", "57600", "115200")
 
 
 @click.command()
@@ -31,7 +33,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 @click.option("--unit", type=click.IntRange(1, 247), default=1, show_default=True)
 @click.option("--tcp", metavar="HOST:PORT", help="Serve the profile here (loopback).")
 @click.option("--serial", metavar="LINK", help="Serve the profile on a pty linked at this path.")
-@click.option("--baudrate", type=int, default=9600, show_default=True)
+@click.option("--baudrate", type=click.Choice(_BAUDRATES), default="9600", show_default=True)
 @click.option(
     "--fault",
     "faults",
@@ -46,18 +48,18 @@ def simulate(
     unit: int,
     tcp: str | None,
     serial: str | None,
-    baudrate: int,
+    baudrate: str,
     faults: tuple[str, ...],
 ) -> None:
     """Serve simulated meters until interrupted.
 
     With --profile one meter of that model, else every meter of the configuration: TCP buses on
     loopback, serial buses on a pty that is linked at the path of the configuration where that is
-    free. Prints the YAML to paste where it differs from the configuration.
+    free. Prints where they are, as YAML to paste.
     """
     parsed = [_fault(text) for text in faults]
     if profile is not None:
-        scene = _of_profile(profile, unit, tcp, serial, baudrate, parsed)
+        scene = _of_profile(profile, unit, tcp, serial, int(baudrate), parsed)
     else:
         scene = _of_config(load(find_path(config), tokens=False).config, parsed)
     asyncio.run(scene.serve())
@@ -69,7 +71,8 @@ class _Scene:
     def __init__(self) -> None:
         self.lines: list[tuple[str, SimulatedLine, Path | None]] = []
         self.endpoints: list[tuple[str, SimulatedEndpoint]] = []
-        self.paste: list[str] = []
+        self.meters: list[str] = []
+        """YAML to paste for those that are in no configuration."""
 
     async def serve(self) -> None:
         """Until SIGINT or SIGTERM."""
@@ -78,18 +81,21 @@ class _Scene:
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
         links: list[Path] = []
         try:
+            where = ["buses:"]
             for name, line, link in self.lines:
                 path = line.open()
                 if link is not None and _linked(link, path):
                     links.append(link)
                     path = str(link)
-                click.echo(f"{name}: serial {path} at {line.link.baudrate} baud")
-                self.paste.append(f"  {name}: {{serial: {path}, baudrate: {line.link.baudrate}}}")
+                elif link is not None:
+                    click.echo(f"{link} cannot be made a link: {name} is at {path}", err=True)
+                where.append(f"  {name}: {{serial: {path}, baudrate: {line.link.baudrate}}}")
             for name, endpoint in self.endpoints:
-                port = await endpoint.open()
-                click.echo(f"{name}: tcp {endpoint.host}:{port}")
-                self.paste.append(f'  {name}: {{tcp: "{endpoint.host}:{port}"}}')
-            click.echo("\nbuses:\n" + "\n".join(self.paste) + "\n\nserving; end with Ctrl-C")
+                port = await _listening(endpoint)
+                host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+                where.append(f'  {name}: {{tcp: "{host}:{port}"}}')
+            click.echo("\n".join([*where, *self.meters]))
+            click.echo("serving; end with Ctrl-C", err=True)
             await ended.wait()
         finally:
             for link in links:
@@ -99,6 +105,15 @@ class _Scene:
                 line.close()
             for _, endpoint in self.endpoints:
                 await endpoint.close()
+
+
+async def _listening(endpoint: SimulatedEndpoint) -> int:
+    try:
+        return await endpoint.open()
+    except OSError as error:
+        where = f"{endpoint.host}:{endpoint.port}"
+        what = os.strerror(error.errno) if error.errno else str(error)
+        raise GatewayError(f"{where}: {what}", hint="serve on another port") from error
 
 
 def _linked(link: Path, path: str) -> bool:
@@ -122,18 +137,21 @@ def _of_profile(
     library = Library(None)
     try:
         profile = library.get(name)
-    except KeyError as error:
-        raise GatewayError(
-            f'no profile "{name}"', hint="`meter-gateway profiles list` shows them"
-        ) from error
+    except UnknownProfile as unknown:
+        hint = unknown.suggestion or "`meter-gateway profiles list` shows them"
+        raise GatewayError(str(unknown), hint=hint) from None
+    if any(of for of, _ in faults):
+        raise click.UsageError("--fault: there is one meter, leave its name out")
     meter = SimulatedMeter(profile, unit, wall(), faults=[fault for _, fault in faults])
     scene = _Scene()
+    bus = "line" if serial is not None else "meter"
+    scene.meters = ["meters:", f"  - {{name: {name}, bus: {bus}, unit: {unit}, profile: {name}}}"]
     if serial is not None:
         line = SimulatedLine([meter], SerialLink(serial, baudrate))
         scene.lines.append(("line", line, Path(serial)))
     if tcp is not None or serial is None:
         host, _, port = (tcp or "127.0.0.1:0").rpartition(":")
-        if host not in _LOOPBACK or not port.isdecimal():
+        if host not in _LOOPBACK or not port.isdecimal() or int(port) > 65_535:
             raise click.UsageError(f"--tcp {tcp}: write 127.0.0.1:5020; loopback only")
         scene.endpoints.append(("meter", SimulatedEndpoint([meter], host=host, port=int(port))))
     return scene
@@ -143,11 +161,17 @@ def _of_config(config: GatewayConfig, faults: Sequence[tuple[str, Fault]]) -> _S
     known = {meter.name for meter in config.meters}
     for name, _ in faults:
         if name and name not in known:
-            raise GatewayError(f'--fault: no meter "{name}"', hint=f"one of {', '.join(known)}")
+            hint = f"one of {', '.join(sorted(known))}"
+            raise GatewayError(f'--fault: no meter is named "{name}"', hint=hint)
     scene = _Scene()
     for bus in config.buses:
         meters = [_simulated(m, faults) for m in config.meters if m.bus == bus.name]
         if isinstance(bus.link, SerialLink):
+            if str(bus.link.baudrate) not in _BAUDRATES:
+                raise GatewayError(
+                    f"bus {bus.name}: a line at {bus.link.baudrate} baud is not simulated",
+                    hint=f"one of {', '.join(_BAUDRATES)} in a copy of the configuration",
+                )
             scene.lines.append((bus.name, SimulatedLine(meters, bus.link), Path(bus.link.path)))
         else:
             scene.endpoints.append((bus.name, _endpoint(bus.link, meters)))
@@ -164,7 +188,10 @@ def _simulated(settings: MeterSettings, faults: Sequence[tuple[str, Fault]]) -> 
 
 def _endpoint(link: TcpLink, meters: Sequence[SimulatedMeter]) -> SimulatedEndpoint:
     if link.framing == "tls":
-        raise GatewayError("framing tls is not simulated: it needs a certificate of the server")
+        raise GatewayError(
+            "framing tls is not simulated: it needs a certificate of the server",
+            hint="write framing: tcp in a copy of the configuration",
+        )
     here = link.host in _LOOPBACK
     host, port = (link.host, link.port) if here else ("127.0.0.1", 0)
     if here and port < 1024 and os.geteuid() != 0:
@@ -183,7 +210,9 @@ def _fault(text: str) -> tuple[str, Fault]:
     match = _FAULT.fullmatch(text)
     if match is None or match["kind"] not in FAULTS:
         kinds = ", ".join(FAULTS)
-        raise click.UsageError(f"--fault {text}: KIND[:METER][@FROM..TO][%RATE]; kinds: {kinds}")
+        raise click.BadParameter(
+            f"{text}: write KIND[:METER][@FROM..TO][%RATE]; kinds: {kinds}", param_hint="--fault"
+        )
     start: Millis = int(match["start"] or 0) * 1000
     end = int(match["end"]) * 1000 if match["end"] else None
     rate = int(match["rate"]) / 100 if match["rate"] else 1.0

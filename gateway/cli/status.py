@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gateway.cli.output import config_option, print_json
+from gateway.cli.output import config_option, counted, print_json
+from gateway.clock import Instant
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.control import NotRunning, ask, socket_path
+from gateway.metering.quantity import QUANTITIES
 
 View = dict[str, Any]
 
@@ -39,10 +42,15 @@ def status(as_json: bool, config: str | None) -> None:
 async def _at_rest(settings: GatewayConfig) -> View:
     """What the buffer alone tells."""
     from gateway.buffer.reads import ReadOnlyStore
+    from gateway.clock import SystemClock
+    from gateway.energinet.slot import Now, SlotState
     from gateway.metering.reading import Counts
     from gateway.status import counts_view, iso
 
-    counts, pending, parked = Counts(), {}, []
+    clock = SystemClock(assume_synchronised=settings.clock.assume_synchronised)
+    now = Now(clock.boot_id, clock.boottime(), clock.now(), clock.synchronised())
+    counts, pending, parked, last = Counts(), {}, [], {}
+    next_request: dict[str, Instant | None] = {}
     path = Path(settings.buffer.path)
     if path.exists():
         store = ReadOnlyStore(path)
@@ -51,14 +59,35 @@ async def _at_rest(settings: GatewayConfig) -> View:
             counts = await store.counts()
             pending = dict(await store.pending_by_sender())
             parked = list(await store.parked())
+            last = dict(await store.last())
+            for sender in settings.energinet.senders:
+                kept = await store.slot(sender.name)
+                wait = SlotState.unpack(kept, now, settings.energinet.request_interval).wait(now)
+                next_request[sender.name] = now.wall + wait if wait else None
         finally:
             await store.close()
     return {
-        "service": {"running": False, "config": str(settings.path)},
+        "service": {"running": False, "config": str(settings.path), "now": iso(now.wall)},
         "buffer": {**counts_view(counts), "bytes": path.stat().st_size if path.exists() else 0},
         "buses": [{"name": bus.name, "state": "not asked"} for bus in settings.buses],
         "meters": [
-            {"name": meter.name, "bus": meter.bus, "unit": meter.unit, "state": "not asked"}
+            {
+                "name": meter.name,
+                "bus": meter.bus,
+                "unit": meter.unit,
+                "profile": meter.profile.name,
+                "state": "not asked",
+                "values": [
+                    {
+                        "quantity": send.quantity,
+                        "value": f"{last[send.key].value:f}",
+                        "unit": QUANTITIES[send.quantity].unit,
+                        "at": iso(last[send.key].stamp),
+                    }
+                    for send in meter.send
+                    if send.key in last
+                ],
+            }
             for meter in settings.meters
         ],
         "senders": [
@@ -66,7 +95,7 @@ async def _at_rest(settings: GatewayConfig) -> View:
                 "name": sender.name,
                 "pending": pending.get(sender.name, (0, None))[0],
                 "oldest": iso(pending.get(sender.name, (0, None))[1]),
-                "next_request": None,
+                "next_request": iso(next_request.get(sender.name)),
             }
             for sender in settings.energinet.senders
         ],
@@ -86,7 +115,7 @@ def _screen(view: View) -> Iterable[str]:
         if not service["clock_synchronised"]:
             yield "  the clock is not synchronised: samples are kept and stamped later"
     else:
-        yield "the gateway does not run"
+        yield "the gateway does not run; this is what its buffer holds"
     yield ""
     dropped = sum(buffer["dropped"].values())
     yield (
@@ -119,7 +148,7 @@ def _screen(view: View) -> Iterable[str]:
                 meter["bus"],
                 str(meter["unit"]),
                 meter["state"] + (f" ({meter['reason']})" if meter.get("reason") else ""),
-                _last(meter),
+                _last(meter, service["now"]),
             )
             for meter in view["meters"]
         ),
@@ -138,15 +167,25 @@ def _screen(view: View) -> Iterable[str]:
         ),
     )
     for parked in view["parked"]:
-        yield f"parked   {parked['meterID']}: {parked['count']} values, {parked['reason']}"
+        count = counted(parked["count"], "value")
+        yield f"parked   {parked['meterID']}: {count}, {parked['reason']}"
 
 
-def _last(meter: View) -> str:
+def _last(meter: View, now: str) -> str:
     for value in meter.get("values", ()):
         shown = value["value"]
         if shown is not None:
-            return f"{value['quantity']} {shown} {value['unit']} at {value['at']}"
+            return f"{value['quantity']} {shown} {value['unit']}, {_age(value['at'], now)}".strip()
     return ""
+
+
+def _age(at: str, now: str) -> str:
+    """How long ago, in the largest unit that tells it."""
+    seconds = (datetime.fromisoformat(now) - datetime.fromisoformat(at)).total_seconds()
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return f"{max(0, seconds):.0f} s ago"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterable[str]:

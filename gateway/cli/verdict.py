@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from attrs import frozen
 
 from gateway.buffer.views import ExportRow, GapLine
+from gateway.cli.output import counted
 from gateway.cli.stage import ACTORS, EVERY, ZONE, Line, Stage
 from gateway.clock import SECOND, Instant, Millis
 from gateway.metering.interval import window
@@ -232,11 +233,6 @@ def bounds(meter: SimulatedMeter, line: Line, at: Instant) -> tuple[Decimal, Dec
     step = 100
     seen = [true(moment) for moment in range(at, end + LATEST + step, step)]
     return min(seen), max(seen)
-
-
-def counted(number: int, what: str) -> str:
-    """`1 request`, `2 requests`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def told(verdict: Verdict) -> str:
