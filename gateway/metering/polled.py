@@ -37,6 +37,7 @@ class PolledValues(Values):
             return None
         if self.done is not None and sample.at <= self.done:
             return None  # the clock was set back: that interval is over
+        self.reason = ""  # what an earlier poll of the interval ran into is over
         self._polls.append(found.value)
         self._sample = sample
         if sample.at >= self.due:

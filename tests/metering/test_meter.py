@@ -379,6 +379,16 @@ def test_polls_are_kept_for_the_reading_they_belong_to():
     assert kept.sample.raw == sample(0, {POWER: "5"}).raw
 
 
+def test_a_refusal_that_is_over_does_not_keep_the_boundary_from_being_asked_for():
+    m = meter(send("mean", quantity="active_power_total", every=15 * MINUTE), poll=7 * MINUTE)
+    m.advance(NOON + MINUTE, "stopped")
+    m.take(silent(NOON + 7 * MINUTE, "exception_2"), NOON + 7 * MINUTE)
+    m.take(sample(NOON + 14 * MINUTE, {POWER: "5"}), NOON + 14 * MINUTE)
+    assert m.boundary_registers(NOON + 15 * MINUTE) == (POWER,)
+    outcome = m.take(sample(NOON + 15 * MINUTE, {POWER: "7"}), NOON + 15 * MINUTE)
+    assert values(outcome) == [(0, "6")]
+
+
 def test_nothing_is_kept_where_every_poll_is_a_reading():
     m = meter(send("last", quantity="active_power_total", every=MINUTE))
     assert not powers(m, "1", "2").samples
