@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -77,6 +77,62 @@ def test_the_page_of_the_configuration_names_every_key() -> None:
     page = (ROOT / "docs/reference/configuration.md").read_text("utf-8")
     known = {*keys.BELONGS, *keys.DEFAULTS, *keys.TLS, *keys.PROXY}
     assert [key for key in sorted(known) if not re.search(rf"\b{key}\b", page)] == []
+
+
+def defaults() -> dict[str, dict[str, str]]:
+    """Section, or kind of bus, to the defaults that the page of the configuration shows."""
+    page = (ROOT / "docs/reference/configuration.md").read_text("utf-8")
+    found: dict[str, dict[str, str]] = {}
+    for head, body in re.findall(r"^## ([\w, ]+)\n(.*?)(?=^## |\Z)", page, re.M | re.S):
+        for key, default in re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \|", body, re.M):
+            section, _, name = key.rpartition(".")
+            kinds = {"buses": {"serial": keys.SERIAL, "tcp": keys.TCP, "both": keys.BUS}}
+            for kind, known in kinds.get(head, {section or head: (name,)}).items():
+                if name in known and not (name == "framing" and kind == "both"):
+                    found.setdefault(kind, {}).setdefault(name, default)
+    found["tcp"]["framing"] = "tcp"
+    found["serial"]["framing"] = "rtu"
+    return found
+
+
+def test_a_key_that_is_left_out_has_the_default_that_the_page_shows(tmp_path: Path) -> None:
+    shown = defaults()
+    for section, some in {
+        "energinet": {"url", "timestamps", "label", "linger", "request_interval", "max_payload"},
+        "buffer": {"path", "keep", "max_size"},
+        "clock": {"assume_synchronised"},
+        "log": {"format", "level"},
+        "serial": {"echo", "rs485"},
+        "tcp": {"disconnect"},
+        "both": {"poll", "timeout", "retries", "pause", "pause_after_open"},
+        "meters": {"multiplier"},
+        "defaults": {"gap"},
+    }.items():
+        assert some <= shown[section].keys(), section
+    read = []
+    for given in ({}, shown):
+
+        def part(*names: str, given: dict[str, dict[str, str]] = given) -> str:
+            return "".join(f", {k}: {v}" for name in names for k, v in given.get(name, {}).items())
+
+        (tmp_path / "gateway.yaml").write_text(f"""\
+timezone: Europe/Oslo
+energinet: {{senders: [{{name: basement, token: {{credential: basement}}}}]{part("energinet")}}}
+defaults: {{every: 1 h, as: counter{part("defaults")}}}
+buses:
+  riser: {{serial: riser.port{part("serial", "both")}}}
+  plant-room: {{tcp: "192.0.2.1:502"{part("tcp", "both")}}}
+meters:
+  - name: main-supply
+    bus: riser
+    unit: 1
+    profile: eastron-sdm630
+    send: [{{meterID: "7", quantity: active_energy_import_total}}]
+    sender: basement{part("meters").replace(", ", chr(10) + "    ")}
+{"".join(f"{name}: {{{part(name)[2:]}}}" + chr(10) for name in ("buffer", "clock", "log") if given)}
+""")
+        read.append(load(tmp_path / "gateway.yaml", environment={}, tokens=False).config)
+    assert read[0] == read[1]
 
 
 def test_the_page_of_profiles_names_every_key_and_type() -> None:
@@ -258,12 +314,15 @@ def understood(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("place", "line"), documented(), ids=[place for place, _ in documented()])
-def test_every_documented_command_exists_with_its_options(place: str, line: str) -> None:
+def test_every_documented_command_exists_with_its_options(
+    place: str, line: str, debian: Callable[[str, str], None]
+) -> None:
     subprocess.run(["bash", "-n", "-c", line], check=True)
     for program, *arguments in programs(line):
         if program == "meter-gateway":
             understood(arguments)
         elif program == "make":
+            debian("make", "make")
             made = [word for word in arguments if "=" not in word]
             subprocess.run(["make", "-n", *made], cwd=ROOT, capture_output=True, check=True)
         elif "/" in program:

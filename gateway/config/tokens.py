@@ -53,9 +53,15 @@ class Kept:
         except PermissionError:
             raise NotPermitted(
                 f"the {self.what}: its file may not be read by this user",
-                hint="give the file to the user that runs the gateway, mode 600",
+                hint="give the file to the user that runs the gateway, mode 600; a systemd service"
+                " gets it by {credential: NAME}",
             ) from None
         except OSError as error:
+            if self.kind == "credential":
+                raise GatewayError(
+                    f"the {self.what}: systemd hands over no credential of this name",
+                    hint="with the shipped unit, token_NAME is /etc/meter-gateway/tokens/NAME",
+                ) from None
             raise GatewayError(
                 f"the {self.what}: its file cannot be read: {error.strerror}",
                 hint="put the token into the file named in the configuration",

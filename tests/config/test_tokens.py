@@ -82,7 +82,7 @@ def test_a_systemd_credential_is_read_in_the_service_and_a_warning_outside(
     held = folder / "credentials"
     held.mkdir()
     inside = {"CREDENTIALS_DIRECTORY": str(held)}
-    assert ["cannot be read" in m.message for m in mistakes(text, inside)] == [True]
+    assert ["no credential of this name" in m.message for m in mistakes(text, inside)] == [True]
     (held / "gate").write_text("abc\n")
     assert loaded(text, inside).config.energinet.senders[0].token().reveal() == "abc"
     for name in ("../gate", "a/b", ".."):
