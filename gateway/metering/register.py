@@ -71,7 +71,7 @@ class Encoding:
             object.__setattr__(self, "words", TYPES[self.type])
 
 
-@frozen
+@frozen(cache_hash=True)  # every round looks up its reads by its registers
 class Register:
     """One value in a meter's register map."""
 

@@ -69,8 +69,8 @@ class RegisterMap:
         given = tuple(registers)
         if self._refused:
             given = tuple(r for r in given if (r.function, r.address) not in self._refused)
-        # A plan is good for requests that cost about as much as those it was made for.
-        key = given, round(timing.request * 1000).bit_length()
+        # What a plan depends on is how many registers a request costs; above 125 not even on that.
+        key = given, min(round(timing.request / timing.register), MAX_REGISTERS + 1)
         if key not in self._plans:
             self._plans[key] = self._plan(given, timing)
         alone = (read for register in again for read in self._plan((register,), timing))
