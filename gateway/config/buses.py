@@ -55,6 +55,11 @@ def read_buses(report: Report, node: Node | None, at: Span, place: Place) -> dic
         report.error(at, "buses: at least one bus is needed")
     found: dict[str, Draft] = {}
     for key, value in body.entries:
+        if key.text in keys.ROOT and not isinstance(value, Scalar):
+            message = f"{quoted(key.text)} stands inside buses, and belongs to the top of the file"
+            report.error(key.span, message, "begin it at the left edge")
+            report.misplaced.add(key.text)
+            continue
         try:
             own = name(key)
         except Wrong as wrong:

@@ -11,12 +11,13 @@ from attrs import field, frozen
 from gateway.clock import DAY, HOUR, MINUTE, SECOND, Millis
 from gateway.config import keys
 from gateway.config.buses import Draft
-from gateway.config.document import Node
+from gateway.config.document import Node, Scalar
 from gateway.config.fields import EMPTY, Fields, items, table
 from gateway.config.library import Library
 from gateway.config.measures import duration, show_duration
 from gateway.config.report import Report, Span, did_you_mean, quoted
 from gateway.config.values import (
+    Reader,
     Wrong,
     choice,
     meter_id,
@@ -33,6 +34,12 @@ _CHOICES: Final = (
     "counter: the total that the meter shows; consumption: how far that total went up during "
     "the interval; mean, minimum, maximum, last: of the polls of an interval"
 )
+
+_OTHERWISE: Final[Mapping[str, As]] = {
+    "average": "mean", "avg": "mean", "delta": "consumption", "difference": "consumption",
+    "usage": "consumption", "energy": "consumption", "total": "counter", "index": "counter",
+    "reading": "counter", "meter": "counter", "instant": "last", "actual": "last",
+}  # fmt: skip
 
 
 @frozen
@@ -53,10 +60,22 @@ def read_defaults(report: Report, node: Node | None, at: Span) -> Defaults:
         return Defaults(None, None, "return", frozenset())
     fields = Fields(report, body, "defaults", keys.DEFAULTS, at=at, elsewhere=keys.BELONGS)
     every = fields.get("every", interval, 0)
-    as_ = fields.get("as", choice(*AS), None)
+    as_ = fields.get("as", kind_of_value, None)
     gap: GapRule = fields.get("gap", choice("return", "spread", "skip"), "return")
     sound = frozenset(key for key in keys.DEFAULTS if fields.sound(key))
     return Defaults(every or None, as_, gap, sound)
+
+
+def kind_of_value(node: Node) -> As:
+    """`as`, by its own words and no others."""
+    read: Reader[As] = choice(*AS)
+    try:
+        return read(node)
+    except Wrong as wrong:
+        other = _OTHERWISE.get(node.text.casefold()) if isinstance(node, Scalar) else None
+        if other is None:
+            raise
+        raise Wrong(wrong.message, f'did you mean "{other}"?') from None
 
 
 def interval(node: Node) -> Millis:
@@ -133,7 +152,7 @@ def _entry(
         of.report.warning(inner.at_value("meterID"), message, "compare it with Energinet's")
     _check_quantity(inner, quantity, profile)
     every = inner.get("every", interval, of.defaults.every or 0)
-    as_ = inner.get("as", choice(*AS), of.defaults.as_)
+    as_ = inner.get("as", kind_of_value, of.defaults.as_)
     gap: GapRule = inner.get("gap", choice("return", "spread", "skip"), of.defaults.gap)
     for key, value in (("every", every), ("as", as_)):
         if not value and inner.sound(key):
@@ -175,7 +194,9 @@ def _check_quantity(inner: Fields, quantity: str, profile: DeviceProfile | None)
         hint = listing if len(known) > 5 else f"it has {', '.join(known)}"
     else:
         message = f"quantity: {quoted(quantity)} is not a quantity"
-        hint = did_you_mean(quantity, known) or did_you_mean(quantity, QUANTITIES) or listing
+        # Whoever leaves out a word hardly means import minus export, which is no counter.
+        near = [name for name in known if "_net_" not in name or "net" in quantity]
+        hint = did_you_mean(quantity, near) or did_you_mean(quantity, QUANTITIES) or listing
     inner.error("quantity", message, hint)
 
 

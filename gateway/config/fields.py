@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 from gateway.config.document import Items, Node, Scalar, Table
+from gateway.config.keys import MEANT
 from gateway.config.report import Report, Span, closest, quoted
 from gateway.config.values import Reader, Refused, Wrong
 
@@ -115,23 +116,33 @@ class Fields:
         self.report.error(wrong.at or head(node), f"{key}: {wrong.message}", wrong.suggestion)
 
     def _unknown(self, node: Scalar, keys: Sequence[str], elsewhere: Elsewhere) -> None:
-        joined = node.text.partition(":")[0].strip()
-        if joined != node.text and joined in keys:  # meterID:"7"
-            self.spoil(joined)
-            message = f'a space is missing after "{joined}:"'
-            self.report.error(node.span, message, f'write "{joined}: …"')
-            return
+        message = f"unknown key {quoted(node.text)} in {self.what}"
+        before = node.text.partition(":")[0].strip()
         word = closest(node.text, keys)
-        suggestion = f'did you mean "{word}"?' if word else ""
-        if word is not None and word not in self._entries:
-            self.spoil(word)
+        if word is None and node.text not in elsewhere:
+            others = MEANT.get(node.text.casefold().replace(" ", "_"), ())
+            word = next((other for other in others if other in keys and other not in self), None)
+        if before != node.text and before in keys:  # meterID:"7"
+            self.spoil(before)
+            message = f'a space is missing after "{before}:"'
+            suggestion = f'write "{before}: …"'
+        elif node.text == "port" and "tcp" in keys and self._is_number("port"):
+            suggestion = "write it behind the address: tcp: HOST:502"
+        elif word is not None:
+            suggestion = f'did you mean "{word}"?'
+            if word not in self:
+                self.spoil(word)
         elif node.text in elsewhere:
             suggestion = f"it belongs to {elsewhere[node.text]}"
             self.report.misplaced.add(node.text)
             self.spoil(elsewhere[node.text].strip("`"))  # so that section is not missing as well
-        elif word is None:
+        else:
             suggestion = f"known keys: {', '.join(keys)}"
-        self.report.error(node.span, f"unknown key {quoted(node.text)} in {self.what}", suggestion)
+        self.report.error(node.span, message, suggestion)
+
+    def _is_number(self, key: str) -> bool:
+        value = self._entries[key][1]
+        return isinstance(value, Scalar) and value.text.isdecimal()
 
 
 def head(node: Node) -> Span:

@@ -42,5 +42,17 @@ _SECTIONS: Final = (
     ("the top of the file", ROOT),
 )
 
+MEANT: Final[Mapping[str, tuple[str, ...]]] = {
+    "address": ("unit", "tcp"), "averaging": ("as",), "device": ("serial", "bus"),
+    "host": ("tcp",), "id": ("meterID", "unit"), "identifier": ("meterID",), "ip": ("tcp",),
+    "interval": ("every", "poll"), "key": ("token",), "meter": ("name",), "model": ("profile",),
+    "port": ("serial",), "register": ("quantity",), "registers": ("send",),
+    "scale": ("multiplier",), "slave": ("unit",), "slave_id": ("unit",), "speed": ("baudrate",),
+    "stop": ("stopbits",),
+    "type": ("profile",), "tz": ("timezone",), "unit_id": ("unit",), "values": ("send",),
+    "zone": ("timezone",),
+}  # fmt: skip
+"""What other programs call a key to what it may be called here."""
+
 BELONGS: Final[Mapping[str, str]] = {key: where for where, keys in _SECTIONS for key in keys}
 """Key to where it belongs, for one that stands in the wrong place."""

@@ -11,6 +11,7 @@ from gateway.clock import DAY, HOUR, MINUTE, SECOND, Millis
 from gateway.config.document import Node
 from gateway.config.report import quoted
 from gateway.config.values import Reader, Wrong, listed, scalar, without_comma
+from gateway.metering.register import plain
 
 _DURATIONS: Final = {"ms": 1, "s": SECOND, "min": MINUTE, "h": HOUR, "d": DAY}
 _SIZES: Final = {"kB": 1_000, "MB": 1_000_000, "GB": 1_000_000_000}
@@ -22,6 +23,7 @@ _MEANT: Final = {
     "kib": "kB", "kilobytes": "kB", "mb": "MB", "mib": "MB", "megabytes": "MB", "g": "GB",
     "gb": "GB", "gib": "GB", "gigabytes": "GB", "w": "W", "watt": "W", "kw": "kW", "mw": "MW",
 }  # fmt: skip
+_DAYS: Final = {"week": 7, "month": 30, "year": 365}
 _WITH_UNIT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([^\W\d_]*)")
 
 
@@ -77,6 +79,9 @@ def _unit_mistake(
         return f"{quoted(number)} has no unit: {kind} needs one", hint
     meant = _MEANT.get(unit.casefold(), unit.casefold())
     hint = f'did you mean "{number} {meant}"?' if meant in units else ""
+    days = _DAYS.get(unit.casefold().removesuffix("s"))
+    if days and "d" in units:
+        hint = f"write {plain(Decimal(number) * days)} d"
     return f"{quoted(unit)} is not a unit here: use {listed([*units])}", hint
 
 

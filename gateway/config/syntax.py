@@ -55,6 +55,8 @@ def explain(error: Exception, reached: int, text: str, file: str) -> Mistake:
     joined = re.match(r"\s*(?:- )?([A-Za-z_]\w*):[^\s/]", bare)
     if message == _NO_COLON and joined is not None:
         message, hint = f'a space is missing after "{joined[1]}:"', f'write "{joined[1]}: …"'
+    if re.match(r"\s*-[A-Za-z_]+:", bare):
+        message, hint = 'a space is missing after "-"', 'write "- key: value"'
     opened = _open_quote(lines, line)
     if opened is not None:
         (line, column), message, hint = opened, "a quote is opened and not closed", "close it"

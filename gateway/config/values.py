@@ -89,8 +89,9 @@ def choice(*options: T) -> Reader[T]:
                 return option
         words = [str(option) for option in options]
         hint = did_you_mean(found, words)
-        begun = [word for word in words if word.startswith(found.strip().casefold())]
-        if not hint and len(begun) == 1:  # E for even
+        short = found.strip().casefold()
+        begun = [word for word in words if word.startswith(short) or short.startswith(word)]
+        if not hint and len(begun) == 1:  # E for even, rtuovertcp for rtu
             hint = f'did you mean "{begun[0]}"?'
         raise Wrong(f"{quoted(found)} is not one of {listed(options)}", hint)
 
@@ -149,7 +150,7 @@ def _meant(written: str) -> int | None:
         r"0([0-9]{1,18})",  # 010
         r"([0-9]{1,18})\.0{1,2}",  # 1.0
         r"([0-9]{1,3}(?:[ .,_'][0-9]{3}){1,5})",  # 9.600, 19 200
-        r"([0-9]{1,18})(?: ?[A-Za-z]+|#.*)",  # 9600 baud, 1#the address
+        r"([0-9]{1,18})(?: ?[A-Za-z]+|[,;]|#.*)",  # 9600 baud, 1,  1#the address
     ):
         if match := re.fullmatch(pattern, written):
             return int(re.sub("[^0-9]", "", match[1]))

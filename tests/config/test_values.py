@@ -61,7 +61,9 @@ def test_a_duration_is_a_number_and_a_unit(text: str, expected: int) -> None:
         ("10 m", 'did you mean "10 min"?'),
         ("2 hours", 'did you mean "2 h"?'),
         ("10 Min", 'did you mean "10 min"?'),
-        ("1 week", ""),
+        ("1 week", "write 7 d"),
+        ("2 years", "write 730 d"),
+        ("1 fortnight", ""),
     ],
 )
 def test_a_duration_without_its_unit_says_what_was_meant(text: str, expected: str) -> None:
