@@ -35,11 +35,13 @@ class Manager:
 
     def told(self, *, but: str = "") -> dict[str, str]:
         """The next message, other than `but`."""
-        while True:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
             lines = self._socket.recv(10_000).decode().splitlines()
             said = dict(line.split("=", 1) for line in lines)
             if but not in said:
                 return said
+        raise TimeoutError(self.log)
 
     def send(self, number: signal.Signals) -> None:
         assert self.process is not None
