@@ -89,11 +89,11 @@ def _buffer(buffer: dict[str, Any]) -> str:
 
 
 def _energinet(standin: StandIn) -> str:
-    broken = f", {len(standin.violations)} limits broken" if standin.violations else ""
+    broken = len(standin.violations)
     return (
         f"took {counted(len(standin.accepted), 'value')} in"
-        f" {counted(len(standin.requests), 'request')}"
-        f"{broken or ', no limit broken'}"
+        f" {counted(len(standin.requests), 'request')},"
+        f" {counted(broken, 'limit') if broken else 'no limit'} broken"
     )
 
 

@@ -1,7 +1,8 @@
 """What the demo is judged by: what Energinet holds, beside what the meters stood at.
 
 Every boundary of every meterID has to end in one of two places: as a value that Energinet holds,
-or as a line of the ledger whose reason the demo itself has caused.
+or as a line of the ledger with its reason. A reason that the demo has not caused itself is told;
+where a meterID misses much for such reasons, that is as bad as a loss.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ BACK_AGAIN: Final[Millis] = 15 * SECOND
 """A meter that was silent is asked again after so long at most."""
 SETTLED: Final[Millis] = window(EVERY) + 2 * SECOND
 """A boundary that long ago has its reading or its gap."""
-CUT_SHORT: Final = frozenset({"no_baseline", "too_few_polls"})
-"""Why an interval that began before the gateway did has no value."""
+START_UP: Final[Millis] = 10 * SECOND
+"""A machine with much else to do may need so long until its rounds keep their time."""
+FEW: Final = 2
+"""Values that a meterID may miss on a busy machine, or a third of all."""
 
 
 @frozen
@@ -56,7 +59,7 @@ class Verdict:
     waiting: int
     requests: int
     missing: Mapping[str, Mapping[str, int]]
-    """Meter to reason to count: values that could not be, for a reason of the demo's own."""
+    """Meter to why it misses values to how many: see `_missing`."""
     lost: tuple[str, ...]
     wrong: tuple[str, ...]
     errors: tuple[str, ...]
@@ -86,14 +89,14 @@ def judge(stage: Stage, evidence: Evidence) -> Verdict:
     """Compare everything with everything."""
     held = _held(stage)
     stored = {(row.key.meter_id, row.stamp): row.value for row in evidence.rows}
-    missing, unexplained = _missing(stage, evidence)
+    missing, too_many = _missing(stage, evidence)
     lost = [
         f"{_place(stage, key)}: {value} was stored, Energinet holds {held.get(key, 'nothing')}"
         for key, value in stored.items()
         if held.get(key) != value
     ]
     lost += _unaccounted(stage, evidence, stored.keys())
-    lost += unexplained
+    lost += too_many
     if not evidence.counts.balanced:
         lost.append(f"the counts of the buffer do not add up: {evidence.counts}")
     wrong = [
@@ -166,22 +169,35 @@ def _stamps(line: GapLine) -> range:
 
 
 def _missing(stage: Stage, evidence: Evidence) -> tuple[dict[str, dict[str, int]], list[str]]:
-    """What is missing for a reason that the demo has caused, by meter; and what for another."""
-    explained: dict[str, dict[str, int]] = {}
-    others = []
+    """What is missing, by meter and why; and the meterIDs that miss too much for no good reason."""
+    found: dict[str, dict[str, int]] = {}
+    unexplained: dict[str, list[str]] = {}
     for gap in evidence.gaps:
         line = stage.lines[gap.key.meter_id]
-        meter = line.meter
+        reasons = found.setdefault(line.meter, {})
         for stamp in _stamps(gap):
-            cut_short = gap.reason in CUT_SHORT and stamp < evidence.began
-            silent = stage.silent(meter, stamp - BACK_AGAIN, stamp + _length(line) + LATEST)
-            if cut_short or silent:
-                reasons = explained.setdefault(meter, {})
-                reasons[gap.reason] = reasons.get(gap.reason, 0) + 1
-            else:
-                place = _place(stage, (gap.key.meter_id, stamp))
-                others.append(f"{place}: missing ({gap.reason}), though the meter answered")
-    return explained, others
+            why = _why(stage, evidence.began, line, stamp)
+            if not why:
+                unexplained.setdefault(line.meter_id, []).append(gap.reason)
+            text = f"{gap.reason}{why}"
+            reasons[text] = reasons.get(text, 0) + 1
+    too_many = []
+    for meter_id, reasons_of in unexplained.items():
+        line = stage.lines[meter_id]
+        settled = max(0, evidence.ended - SETTLED - _length(line) - evidence.began) // EVERY
+        if len(reasons_of) > max(FEW, settled // 3):
+            why = ", ".join(sorted(set(reasons_of)))
+            name = f"{line.meter} {line.as_} ({meter_id})"
+            too_many.append(f"{name}: misses {len(reasons_of)} of {settled} values ({why})")
+    return found, too_many
+
+
+def _why(stage: Stage, began: Instant, line: Line, stamp: Instant) -> str:
+    """What of the demo's own doing may have cost this value; empty: nothing."""
+    end = stamp + _length(line) + LATEST
+    if stage.silent(line.meter, stamp - BACK_AGAIN, end):
+        return ", made silent"
+    return ", just started" if stamp < began + START_UP else ""
 
 
 # ---------------------------------------------------------------------------------- is it right?
@@ -241,16 +257,9 @@ def told(verdict: Verdict) -> str:
         f"{len(ACTORS)} meters: {verdict.stored} values stored, {verdict.confirmed} confirmed by"
         f" Energinet in {counted(verdict.requests, 'request')}, {verdict.waiting} waiting"
     ]
-    cut, silent = 0, []
     for meter, reasons in verdict.missing.items():
-        cut += sum(count for reason, count in reasons.items() if reason in CUT_SHORT)
-        rest = [f"{n} {reason}" for reason, n in reasons.items() if reason not in CUT_SHORT]
-        if rest:
-            silent.append(f"not there: {meter}, which was made silent: {', '.join(rest)}")
-    if cut:
-        of = counted(cut, "value")
-        lines.append(f"not there: {of} of intervals that had begun before the gateway did")
-    lines += silent
+        why = "; ".join(f"{count} {reason}" for reason, count in reasons.items())
+        lines.append(f"not there: {meter}: {why}")
     for head, found in (("LOST", verdict.lost), ("WRONG", verdict.wrong), ("LOG", verdict.errors)):
         lines += [f"{head:<6} {line}" for line in found[:10]]
         if len(found) > 10:
