@@ -73,12 +73,20 @@ class Store(Reads):
     async def open(self) -> Opened:
         """Open, create, migrate or salvage; raises NotPermitted, StoreNewer, StoreUnavailable,
         StoreFull."""
-        return await self._run(self._open)
+        return await self._run(self._open_with_room)
 
     async def close(self) -> None:
         """Bring the WAL over and close."""
         await self._run(self._close)
         self._thread.shutdown(wait=True)
+
+    def _open_with_room(self) -> Opened:
+        try:
+            return self._open()
+        except StoreFull:  # the WAL and its index need some; the ballast is for that too
+            if not files.free_ballast(self._path):
+                raise
+            return self._open()
 
     def _open(self) -> Opened:
         path = self._path
