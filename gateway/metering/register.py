@@ -233,22 +233,22 @@ def _decode_float(data: bytes, kind: str) -> Value:
     return shortest_f32(number)
 
 
+_SINGLE: Final = struct.Struct(">f")
+_SMALLEST_NORMAL: Final = 2.0**-126
+
+
 def shortest_f32(number: float) -> Decimal:
     """The decimal with the fewest digits that packs to the same four bytes.
 
-    9 significant digits always do (IEEE 754 single precision). Where some do, more do too, so the
-    fewest are found by halving.
+    9 significant digits always do (IEEE 754 single precision). Where 6 or fewer do, those are the
+    first ones of the number itself, since no two decimals of 6 digits share a normal single.
     """
-    packed = struct.pack(">f", number)
-    fewest, enough = 1, 9
-    while fewest < enough:
-        digits = (fewest + enough) // 2
-        try:
-            same = struct.pack(">f", float(f"{number:.{digits}g}")) == packed
-        except OverflowError:  # rounded up past the largest single
-            same = False
-        fewest, enough = (fewest, digits) if same else (digits + 1, enough)
-    return Decimal(f"{number:.{fewest}g}")
+    packed = _SINGLE.pack(number)
+    for digits in range(6 if abs(number) >= _SMALLEST_NORMAL else 1, 9):
+        text = f"{number:.{digits}g}"
+        if _SINGLE.pack(float(text)) == packed:
+            return Decimal(text)
+    return Decimal(f"{number:.9g}")
 
 
 def _decode_mod10k(data: bytes) -> Decimal:

@@ -224,7 +224,7 @@ def test_no_shorter_decimal_packs_to_the_same_bytes(number: float):
 
 
 def test_powers_of_two_have_their_fewest_digits():
-    """Below a power of two singles lie twice as close: the one place where halving could err."""
+    """Below a power of two singles lie twice as close, and below the smallest normal one wider."""
     for exponent in range(1, 255):
         for raw in ((exponent << 23) - 1, exponent << 23, (exponent << 23) + 1):
             number = single(raw)
