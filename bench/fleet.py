@@ -27,6 +27,7 @@ from pathlib import Path
 
 from bench.figures import OURS, Goal, Measure, Missing, gather, lines
 from bench.processes import (
+    as_installed,
     free_ports,
     need,
     over,
@@ -95,7 +96,7 @@ def ours(first: int, count: int, folder: Path) -> Iterator[int]:
     """The gateway as `run` runs it."""
     configure(folder, first, count)
     command = [sys.executable, "-m", "gateway.cli.main", "run", "--config", "gateway.yaml"]
-    with running(command, log=folder / "ours.log", cwd=folder) as process:
+    with running(command, log=folder / "ours.log", cwd=folder, env=as_installed()) as process:
         yield process.pid
     told = subprocess.run(
         [*command[:3], "status", "--config", "gateway.yaml", "--json"],

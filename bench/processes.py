@@ -78,6 +78,12 @@ def running(command: Sequence[str], *, log: Path, **more: object) -> Iterator[su
                 process.wait()
 
 
+def as_installed() -> dict[str, str]:
+    """The environment of a program whose modules were compiled when it was installed."""
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONPYCACHEPREFIX": str(PEERS / "compiled")}
+
+
 def over(pid: int, seconds: float) -> tuple[Usage, Usage]:
     """Use at the start and at the end of a window."""
     before = usage(pid)

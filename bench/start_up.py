@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bench.figures import OURS, Goal, Measure, Missing, gather, lines
 from bench.fleet import configure
-from bench.processes import own_environment
+from bench.processes import as_installed, own_environment
 
 BARE = "import asyncio\nasyncio.run(asyncio.sleep(0))"
 USUAL = (
@@ -47,7 +47,7 @@ def ended() -> float:
 def cpu_of(*command: str) -> float:
     """Seconds of CPU that a command takes from start to end."""
     before = ended()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=as_installed())
     return ended() - before
 
 
@@ -59,7 +59,9 @@ def first_poll(folder: Path) -> float:
         configure(folder, meter.getsockname()[1], 1)
         command = [sys.executable, "-m", "gateway.cli.main", "run", "--config", "gateway.yaml"]
         with (folder / "log").open("wb") as log:
-            child = subprocess.Popen(command, cwd=folder, stderr=log, stdout=log)
+            child = subprocess.Popen(
+                command, cwd=folder, stderr=log, stdout=log, env=as_installed()
+            )
         try:
             connection, _ = meter.accept()
             with connection:
