@@ -126,11 +126,11 @@ class StandIn:
         except (ConnectionError, asyncio.IncompleteReadError, TimeoutError, ssl.SSLError):
             pass
         finally:
-            self._open.discard(writer)
-            self._tasks.discard(task)
             writer.close()
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 await writer.wait_closed()
+            self._open.discard(writer)
+            self._tasks.discard(task)
 
     async def _receive(self, reader: asyncio.StreamReader) -> Request | None:
         head = await reader.readline()

@@ -24,8 +24,8 @@ from gateway.errors import GatewayError, NoAnswer, StoreError, TryLater
 from gateway.logbook import log
 from gateway.metering.reading import SeriesKey, Settlement
 
-_LOOK: Final = 60.0
-"""Seconds after which a sender with nothing to do looks again: parked values become due."""
+_LOOKS: Final = 10
+"""How often in a slot a sender with nothing to do looks again: parked values become due."""
 
 
 class Outbox(Offers, Protocol):
@@ -223,11 +223,12 @@ class Uploader:
         await self._look_what_is_parked()
         interval = self._settings.request_interval
         due = probes_due(self._state, self._clock.now(), interval)
+        self._poked.clear()  # before looking: what is stored from here on wakes it
         if not due and not await self._outbox.waiting(self.sender.name):
-            self._poked.clear()
-            self._since = None
+            if not self._poked.is_set():
+                self._since = None
             self._backlog = False
-            await self._pause(_LOOK, wake=self._poked)
+            await self._pause(interval / 1000 / _LOOKS, wake=self._poked)
             return False
         if not self._backlog and self._since is not None:
             lingered = self._clock.monotonic() - self._since
