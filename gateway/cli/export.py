@@ -17,7 +17,7 @@ from gateway.cli.output import config_option
 from gateway.clock import Instant
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, NotPermitted
 
 if TYPE_CHECKING:
     from gateway.buffer.views import ExportRow
@@ -67,8 +67,9 @@ async def _write(
     ids = {send.key.meter_id for one in settings.meters for send in one.send}
     out = csv.writer(sys.stdout, lineterminator="\n")
     count = 0
+    there = _there(path)
     out.writerow(("meterID", "time", "value", "state"))
-    if path.exists():
+    if there:
         store = ReadOnlyStore(path)
         await store.open()
         try:
@@ -83,6 +84,15 @@ async def _write(
         raise GatewayError(
             f'no meter or meterID "{meter}" has readings', hint=f"one of {', '.join(sorted(names))}"
         )
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError as error:  # the folder of a systemd service is root's
+        raise NotPermitted(
+            f"{path}: you may not read the buffer", hint="try again with sudo"
+        ) from error
 
 
 def _ways(meter: str | None, names: set[str], ids: set[str]) -> Iterable[dict[str, str]]:
