@@ -91,6 +91,8 @@ def judge(
     wrapped = known is not None and _wrapped(known, value, at, bound)
     if wrapped and value and bound.per_hour is not None:
         return Verdict("rollover")
+    if suspect is not None and suspect.value == value and _looks_like_nothing(value, bound):
+        return Verdict("held", suspect)  # however often it is read
     if suspect is None or not _agrees(suspect, value, at, bound):
         return Verdict("held", Suspect(value, at, 1, reason))
     if 0 <= at - suspect.at < (APART if value else ZEROS_APART):
@@ -108,8 +110,10 @@ def _doubt(known: Known | None, value: Decimal, at: Instant, bound: Bound) -> st
     if value < known.value:
         return "drop" if value else "zero"
     most = bound.most(at - known.at)
-    if most is None:
-        most = bound.modulus
+    if most is None and bound.modulus is not None:
+        # A step of more than half the way round is one back; what looks like nothing need not be
+        # as far away.
+        most = bound.modulus / (1000 if _looks_like_nothing(value, bound) else 2)
     return "jump" if most is not None and value - known.value > most else ""
 
 

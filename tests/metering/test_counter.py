@@ -127,10 +127,24 @@ def test_zeros_have_to_last_longer_since_a_meter_that_starts_up_shows_them_a_whi
 
 
 @pytest.mark.parametrize("bits", [0xFFFFFFFF, 0x7FFFFFFF, 0x80000000])
-def test_a_first_value_that_looks_like_nothing_is_held_until_reads_agree(bits: int):
+@pytest.mark.parametrize("known", [None, "1000", "214000000"])
+def test_a_value_that_looks_like_nothing_is_never_believed(bits: int, known: str | None):
+    """All bits set, or but one: what a meter shows that has no value, whatever its profile says."""
     shown = str(Decimal(bits) / 10)
-    assert Gate(UNBOUNDED, None).reads(shown, "1000", "1000.1") == ["held", *["plausible"] * 2]
-    assert Gate(UNBOUNDED, None).reads(*[shown] * 3) == ["held", "held", "replaced"]
+    gate = Gate(UNBOUNDED, known)
+    assert gate.reads(*[shown] * 5) == ["held"] * 5
+    if known is not None:
+        assert gate.reads("214000000.1", "214000000.2") == ["plausible", "plausible"]
+
+
+def test_without_a_power_a_step_of_more_than_half_the_way_round_is_held():
+    assert Gate(UNBOUNDED, "1000").read("214740000") == "plausible"
+    assert Gate(UNBOUNDED, "1000").read("300000000") == "held"
+
+
+def test_a_counter_that_comes_by_the_end_of_its_range_is_believed():
+    for gate in (Gate(UNBOUNDED, "429496729.3"), Gate(TENTHS, "429496729.3")):
+        assert gate.reads("429496729.4", "429496729.5") == ["plausible", "plausible"]
 
 
 def test_a_first_zero_is_held_and_a_first_value_is_not():

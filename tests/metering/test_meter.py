@@ -85,8 +85,8 @@ def test_consumption_may_be_stamped_at_the_end_of_its_interval():
 
 
 def test_the_multiplier_is_applied_to_the_last_digit():
-    outcomes = hourly(meter(send(), multiplier="33.333333333333"), "0.01", "42949672.95")
-    assert values(outcomes[1]) == [(0, str(Decimal("42949672.94") * Decimal("33.333333333333")))]
+    outcomes = hourly(meter(send(), multiplier="33.333333333333"), "0.01", "21474836.45")
+    assert values(outcomes[1]) == [(0, str(Decimal("21474836.44") * Decimal("33.333333333333")))]
     assert values(hourly(meter(send("counter"), multiplier="40"), "100.01")[0]) == [(0, "4000.4")]
 
 
