@@ -64,7 +64,7 @@ def test_a_meter_that_is_dead_for_a_day_costs_few_lines_and_no_other_meter_a_val
             await world.clock.at(NOON + DAY + 12 * MINUTE)
             counts = await gateway.store.check_counts()
         said = lines(world)
-        print(f"{way}: {said.total()} lines {dict(said)}; {counts}")  # noqa: T201
+        print(f"{way}: {said.total()} lines {dict(said)}; {counts}")
         assert said.total() <= MOST_LINES
         assert counts.balanced
         assert len(world.received(LIVE)) == DAY // QUARTER + 1
@@ -119,7 +119,7 @@ def test_an_api_that_is_dead_for_a_day_costs_few_lines_and_no_value(
             await asyncio.sleep((2 * HOUR + 12 * MINUTE) / 1000)
             counts = await gateway.store.check_counts()
         name = way.__name__ if way else "nobody"
-        print(f"{name}: {dead.total()} lines {dict(dead)}; {waiting} waited")  # noqa: T201
+        print(f"{name}: {dead.total()} lines {dict(dead)}; {waiting} waited")
         assert dead.total() <= MOST_LINES
         assert waiting > 3 * DAY // QUARTER - 4
         assert counts.balanced

@@ -148,10 +148,11 @@ async def until(true: Any) -> None:
 class Site:
     """Meters on TCP, a stand-in for Energinet, and a configuration for them."""
 
-    def __init__(self, folder: Path, *, window: int = 2) -> None:
+    def __init__(self, folder: Path, *, window: int = 2, zone: str = "Europe/Oslo") -> None:
         self.folder = folder
         self.window = window
-        self.standin = StandIn({TOKEN: "basement"}, window=window * 1000, zone="Europe/Oslo")
+        self.zone = zone
+        self.standin = StandIn({TOKEN: "basement"}, window=window * 1000, zone=zone)
         self.endpoints: dict[str, SimulatedEndpoint] = {}
         self.buses: dict[str, str] = {}
         self.meters: dict[str, str] = {}
@@ -200,7 +201,7 @@ class Site:
         """The configuration file."""
         path = self.folder / "gateway.yaml"
         lines = [
-            "timezone: Europe/Oslo",
+            f"timezone: {self.zone}",
             "energinet:",
             f"  url: {self.url}",
             f"  request_interval: {self.window} s",
