@@ -12,12 +12,33 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from gateway.errors import ConfigurationError, GatewayError, Mistake
+from gateway.errors import (
+    ConfigurationError,
+    GatewayError,
+    Mistake,
+    NotPermitted,
+    StoreDamaged,
+    StoreFull,
+    StoreNewer,
+    StoreUnavailable,
+    TryLater,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 WIDEST: Final = 200
 """Characters of a source line that are shown around a mistake."""
+
+_TRY: Final = (
+    (StoreDamaged, "run the gateway: it sets a damaged buffer aside and saves what is sound"),
+    (StoreNewer, "install the version that wrote it, or a newer one"),
+    (StoreFull, "free room on the disk"),
+    (StoreUnavailable, "look for I/O errors of the disk or card with dmesg, and try again"),
+    (NotPermitted, "try again with sudo, or as the user that the gateway runs as"),
+    (TryLater, "try again later"),
+    (GatewayError, "`meter-gateway check`, and the log of the service"),
+)
+"""What to try next where an error does not say it itself."""
 
 _COLOURS: Final = {"error": "red", "warning": "yellow"}
 
@@ -45,7 +66,7 @@ def counted(number: int, what: str) -> str:
 
 def show_error(error: GatewayError) -> None:
     """An error and what to try next, to standard error."""
-    hint = error.hint
+    hint = error.hint or next(hint for kind, hint in _TRY if isinstance(error, kind))
     if isinstance(error, ConfigurationError):
         click.echo(render(error.mistakes), err=True)
         click.echo(err=True)
