@@ -54,7 +54,7 @@ class Chooser:
         self._offers = offers
         self._clock = clock
         self._zone = zone
-        self._set_apart: Millis | None = None
+        self._apart = clock.now() - clock.boottime()
         self._stepped: float | None = None
 
     async def choose(self, state: SlotState, parked: frozenset[SeriesKey]) -> Chosen:
@@ -96,10 +96,9 @@ class Chooser:
 
     def _clock_can_be_trusted(self) -> bool:
         """May values be parked for their age? Not for a day after the clock was set."""
-        apart = self._clock.now() - self._clock.boottime()
-        was, self._set_apart = self._set_apart, apart
+        was, self._apart = self._apart, self._clock.now() - self._clock.boottime()
         now = self._clock.monotonic()
-        if was is not None and abs(apart - was) > _STEP:
+        if abs(self._apart - was) > _STEP:
             self._stepped = now
         a_day = A_DAY * self._settings.request_interval / 1000
         if self._stepped is not None and now - self._stepped >= a_day:
