@@ -103,7 +103,7 @@ async def run_for(seconds: float, folder: Path, meter: Path, free_tcp_port: int)
     for line_of_log in text.splitlines():
         assert "level=info" in line_of_log, text
     check_counters(standin.received, starts, began, ended)
-    check_consumption(standin.received)
+    check_consumption(standin.received, len(stamps(began, ended)) - 1)
 
 
 def stamps(began: float, ended: float) -> list[int]:
@@ -121,7 +121,7 @@ def check_counters(
     received: dict[str, dict[str, Decimal]], starts: dict[str, int], began: float, ended: float
 ) -> None:
     for meter_id, (kind, _) in METERS.items():
-        got = received[meter_id]
+        got = dict(received[meter_id])
         for stamp in stamps(began, ended):
             value = got.pop(local(stamp))
             low = stood_at(kind, starts[meter_id], stamp * 1000)
@@ -133,7 +133,7 @@ def check_counters(
             assert began - EVERY <= at <= ended + 20
 
 
-def check_consumption(received: dict[str, dict[str, Decimal]]) -> None:
+def check_consumption(received: dict[str, dict[str, Decimal]], at_least: int) -> None:
     """What moved in an interval is what the counter stood at on its two ends."""
     counter, moved = received["sdm-counter"], received["sdm-moved"]
     compared = 0
@@ -143,7 +143,7 @@ def check_consumption(received: dict[str, dict[str, Decimal]]) -> None:
         if start in counter and end in counter:
             assert counter[end] - counter[start] == value, (start, end)
             compared += 1
-    assert compared >= 2
+    assert compared >= at_least
 
 
 @pytest.fixture
