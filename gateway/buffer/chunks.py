@@ -194,6 +194,19 @@ def block(connection: sqlite3.Connection, number: int) -> Iterator[Record]:
         yield from records
 
 
+def every(connection: sqlite3.Connection, least: int = 0) -> Iterator[list[Record]]:
+    """All chunks from an id on. They may be altered meanwhile: they are fetched block by block."""
+    while True:
+        (first,) = connection.execute(
+            "SELECT min(id) FROM chunks WHERE id >= ?", (least,)
+        ).fetchone()
+        if first is None:
+            return
+        end = bounds(first >> BLOCK_BITS)[1]
+        yield from list(chunks(connection, first, end))
+        least = end + 1
+
+
 def backwards(connection: sqlite3.Connection, least: int) -> Iterator[Record]:
     """Readings from the newest back to an id."""
     for id, data in connection.execute(

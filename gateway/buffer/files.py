@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,14 +80,24 @@ def aside_name(path: Path, now: Instant) -> Path:
     return name
 
 
+def forget_aside(path: Path, keep: int) -> None:
+    """Remove all but the newest few files that were set aside: a dying card makes many."""
+    found = path.parent.glob(f"{glob.escape(path.name)}.damaged-*")
+    names = {file.name.removesuffix("-wal").removesuffix("-journal") for file in found}
+    for name in sorted(names)[: -keep or None]:
+        for suffix in ("", "-wal", "-journal"):
+            beside(path.with_name(name), suffix).unlink(missing_ok=True)
+
+
 def replace(path: Path, aside: Path) -> None:
     """Set the damaged file and its WAL aside and put `<path>.salvaged` in its place.
 
     The salvaged file is whole and durable before this begins, so it may be done again from the
     start by whoever finds it: a crash in between loses nothing. The old WAL goes before the new
-    file comes, since SQLite would replay it into any file of that name.
+    file comes, and the journal of a foreign file, since SQLite would replay them into any file of
+    that name.
     """
-    for suffix in ("", "-wal"):
+    for suffix in ("", "-wal", "-journal"):
         if beside(path, suffix).exists():
             os.rename(beside(path, suffix), beside(aside, suffix))
     beside(path, "-shm").unlink(missing_ok=True)

@@ -1,27 +1,27 @@
 """A buffer's file read without SQLite: whatever pages are left, row by row.
 
 Written after the file format's description (sqlite.org/fileformat2.html: §1.3 header, §1.5
-freelist, §1.6 b-tree pages, §2.1 records, §4 write-ahead log). Every row of the buffer carries a
+freelist, §1.6 b-tree pages, §2.1 records). Every row of the buffer carries a
 seal and every reading a checksum, so what fits is believed wherever it stands: neither the header
 nor the tree above a page is needed, and any file may be cut off anywhere.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from gateway.buffer.rows import SERIES_COPY, TABLES, Row, Table
+from gateway.buffer.wal import Log
 
 _LEAF: Final = 0x0D
 _TREE: Final = (b"\x02", b"\x05", b"\x0a", b"\x0d")
 """The first byte of every page of a tree; a page that a long row runs on to starts with a zero."""
 
 _FILE_HEADER: Final = 100
-_WAL_HEADER: Final = 32
-_FRAME_HEADER: Final = 24
 _BY_WIDTH: Final[dict[int, list[Table]]] = {}
 for _table in TABLES:
     if _table is not SERIES_COPY:  # its rows are those of `series`
@@ -29,27 +29,45 @@ for _table in TABLES:
 
 
 class Pages:
-    """The pages of a database file, the newer ones of its WAL over them."""
+    """The pages of a database file, the newer ones of its WAL over them. Close it after use.
+
+    They are read one by one, since a buffer may be larger than the memory; one that the card does
+    not give is as good as empty.
+    """
 
     def __init__(self, path: Path, wal: Path, page_size: int) -> None:
-        self._data = path.read_bytes() if path.exists() else b""
         self._size = page_size
-        self._newer: dict[int, bytes] = {}
-        if wal.exists():
-            self._read_wal(wal.read_bytes())
-        self.count = max([-(-len(self._data) // page_size), *self._newer])
-        self._free = self._freelist()
-        self._broken: set[int] = set()
+        self._newer = Log(wal, page_size).newest()
+        self._file = _opened(path)
+        self._wal = _opened(wal)
+        length = 0 if self._file is None else os.fstat(self._file).st_size
+        self.count = max([-(-length // page_size), *self._newer])
+        self._free = bytearray(self.count + 1)
+        self._find_free()
+        self._broken = bytearray(self.count + 1)
         """Leaves with a cell that cannot be read."""
-        self._reached: set[int] = set()
+        self._reached = bytearray(self.count + 1)
         """Pages that a whole row runs on to."""
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for file in (self._file, self._wal):
+            if file is not None:
+                os.close(file)
+        self._file = self._wal = None
 
     def page(self, number: int) -> bytes:
         """A page, counted from 1; shorter than the page size where the file ends."""
         newer = self._newer.get(number)
+        file, at = self._file, (number - 1) * self._size
         if newer is not None:
-            return newer
-        return self._data[(number - 1) * self._size : number * self._size]
+            file, at = self._wal, newer
+        if file is None:
+            return b""
+        try:
+            return os.pread(file, self._size, at)
+        except OSError:
+            return b""
 
     def rows(self) -> Iterator[tuple[Table, Row]]:
         """Every cell with the seal of a row of one of our tables."""
@@ -65,55 +83,41 @@ class Pages:
             if len(row) == 2 and isinstance(row[0], int) and isinstance(row[1], bytes):
                 yield row[0], row[1]
         for number in range(1, self.count + 1):
-            if number in self._broken or self._adrift(number):
+            if self._broken[number] or self._adrift(number):
                 yield None, self.page(number)
 
     def _adrift(self, number: int) -> bool:
         """Is it a page that nothing leads to, and no page of a tree?"""
-        if number in self._free or number in self._reached:
+        if self._free[number] or self._reached[number]:
             return False
         return self.page(number)[:1] not in _TREE
 
-    def _read_wal(self, wal: bytes) -> None:
-        """Frames of the present round of the log, up to its last whole transaction."""
-        salt = wal[16:24]
-        some: dict[int, bytes] = {}
-        step = _FRAME_HEADER + self._size
-        for at in range(_WAL_HEADER, len(wal) - step + 1, step):
-            number, committed = struct.unpack_from(">II", wal, at)
-            if wal[at + 8 : at + 16] != salt:
-                break
-            some[number] = wal[at + _FRAME_HEADER : at + step]
-            if committed:
-                self._newer.update(some)
-                some.clear()
-
-    def _freelist(self) -> set[int]:
+    def _find_free(self) -> None:
         """Pages whose rows were deleted."""
-        found: set[int] = set()
         trunk = int.from_bytes(self.page(1)[32:36], "big")
-        while 0 < trunk <= self.count and trunk not in found:
-            found.add(trunk)
+        while 0 < trunk <= self.count and not self._free[trunk]:
+            self._free[trunk] = True
             page = self.page(trunk)
             following, count = struct.unpack_from(">II", page.ljust(8, b"\0"))
             end = min(8 + 4 * count, len(page) - len(page) % 4)
-            found.update(n for (n,) in struct.iter_unpack(">I", page[8:end]))
+            for (number,) in struct.iter_unpack(">I", page[8:end]):
+                if number <= self.count:
+                    self._free[number] = True
             trunk = following
-        return found
 
     def _cells(self) -> Iterator[tuple[int, Row]]:
         """The rows of every leaf of a table that is in use, with their pages."""
         for number in range(1, self.count + 1):
             page = self.page(number)
             start = _FILE_HEADER if number == 1 else 0
-            if number in self._free or len(page) < start + 8 or page[start] != _LEAF:
+            if self._free[number] or len(page) < start + 8 or page[start] != _LEAF:
                 continue
             cells = int.from_bytes(page[start + 3 : start + 5], "big")
             for at in range(start + 8, min(start + 8 + 2 * cells, len(page) - 1), 2):
                 try:
                     row = self._row(page, int.from_bytes(page[at : at + 2], "big"))
                 except (IndexError, ValueError):
-                    self._broken.add(number)
+                    self._broken[number] = True
                 else:
                     yield number, row
 
@@ -157,8 +161,16 @@ class Pages:
             parts.append(part)
             got += len(part)
             following = int.from_bytes(overflow[:4], "big")
-        self._reached |= seen
+        for number in seen:
+            self._reached[number] = True
         return b"".join(parts)
+
+
+def _opened(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -199,8 +199,14 @@ def translated(error: sqlite3.Error, path: Path) -> StoreError:
     return meaning(f"{path}: {error}", hint=_HINTS.get(meaning, ""))
 
 
+SUSPECT: Final = (StoreDamaged, sqlite3.Error, UnicodeDecodeError)
+"""What damage may show as; the last where a message of SQLite quotes altered text."""
+
+
 def is_damage(error: Exception, path: Path) -> bool:
     """Does it mean that the file is not sound?"""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     if isinstance(error, sqlite3.Error):
         error = translated(error, path)
     return isinstance(error, StoreDamaged)
@@ -213,6 +219,8 @@ def border(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise translated(error, path) from error
+    except UnicodeDecodeError as error:
+        raise StoreDamaged(f"{path}: altered text in it") from error
     except PermissionError as error:
         raise NotPermitted(
             f"{error.filename or path}: {error.strerror}",

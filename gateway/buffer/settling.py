@@ -70,5 +70,6 @@ def slots(connection: sqlite3.Connection) -> dict[str, tuple[int, bytes]]:
 def write_slot(connection: sqlite3.Connection, sender: str, state: bytes) -> None:
     """Save a slot within the caller's transaction."""
     known = slots(connection)
-    id = known[sender][0] if sender in known else len(known) + 1
+    top = max((id for id, _ in known.values()), default=0)
+    id = known[sender][0] if sender in known else top + 1
     connection.execute(SLOTS.insert, SLOTS.sealed(id, sender, state))

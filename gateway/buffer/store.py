@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from attrs import frozen
+from attrs import define, frozen
 
 from gateway.buffer import files, pruning, salvage, schema, settling
 from gateway.buffer.appending import Appended, append, declare
@@ -47,6 +47,15 @@ class Opened:
     """A file was lost with the slots of its senders: wait a whole interval before a request."""
 
 
+@define
+class _Broken:
+    """A file that was found damaged or gone, and how far mending it has come."""
+
+    index: Index
+    connection: sqlite3.Connection | None
+    found: salvage.Found | None = None
+
+
 class Store(Reads):
     """The buffer as the service has it. The caller holds the instance lock."""
 
@@ -58,6 +67,7 @@ class Store(Reads):
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] = (0, 0)
         self._index = Index()
+        self._broken: _Broken | None = None
 
     @property
     def size(self) -> int:
@@ -198,11 +208,13 @@ class Store(Reads):
     def _safely(self, work: Callable[..., T], *arguments: object) -> T:
         """Do it; where the file turns out to be damaged or gone, salvage it and do it again."""
         with schema.border(self._path):
+            if self._broken is not None:  # what did not work before may work now
+                self._mend()
             try:
                 if self._connection is not None and not self._in_place():
                     raise StoreDamaged(f"{self._path} was deleted or replaced")
                 return work(*arguments)
-            except (StoreDamaged, sqlite3.Error) as error:
+            except schema.SUSPECT as error:
                 if self._connection is None or not schema.is_damage(error, self._path):
                     raise
             self._mend()
@@ -222,20 +234,26 @@ class Store(Reads):
         return self._file == (status.st_dev, status.st_ino)
 
     def _mend(self) -> None:
-        """Set the file aside and go on with what is sound; what is in flight stays so."""
-        before, flights = self._index, self._index.flight
-        connection = self._db
+        """Set the file aside and go on with what is sound; what is in flight stays so.
+
+        Where that fails, for want of room say, it is tried again at the next call.
+        """
+        broken = self._broken or _Broken(self._index, self._connection)
+        self._broken, self._connection = broken, None
         now = self._clock.now()
-        if self._in_place():
-            self._connection = None
-            connection.close()
-            found = salvage.rebuild(self._path, now, known=before)
-        else:
-            found = salvage.bring_back(connection, self._path, now)
-            self._connection = None
-            connection.close()
+        if broken.connection is not None and self._in_place():
+            broken.connection.close()
+            broken.connection = None
+        if broken.found is None:
+            if broken.connection is None:
+                broken.found = salvage.rebuild(self._path, now, known=broken.index)
+            else:
+                broken.found = salvage.bring_back(broken.connection, self._path, now)
+                broken.connection.close()
         self._connect()
-        salvage.resume_flights(self._db, self._index, flights)
+        salvage.resume_flights(self._db, self._index, broken.index.flight)
+        self._broken = None
+        found = broken.found
         log(
             "buffer.set_aside",
             path=self._path, aside=found.set_aside or "deleted", saved=found.saved, lost=found.lost,
@@ -313,7 +331,7 @@ class Store(Reads):
         offering = Offering(self._db, index, sender, only=only, probes=probes, offered=offered)
         try:
             offering.run(offer)
-        except (StoreDamaged, sqlite3.Error) as error:
+        except schema.SUSPECT as error:
             # After a salvage it goes on from here: the sender has what it took.
             if schema.is_damage(error, self._path):
                 self._take_off(sender, offering)
