@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from gateway.buffer import chunks
@@ -17,12 +17,23 @@ MOST_ROOM = 8_000_000
 """Bytes that are freed at once, at most, so that nothing waits long for it."""
 
 
+ROOM_INSIDE = 256_000
+"""Bytes of free pages with which the file does not grow for a while."""
+
+STILL_NEEDED = 2 * 86_400
+"""Samples of so many seconds may belong to intervals that are under way."""
+
+
 def prune(
-    connection: sqlite3.Connection, index: Index, limit: int, transaction: Transaction
+    connection: sqlite3.Connection,
+    index: Index,
+    limit: int,
+    numbers: Iterable[int],
+    transaction: Transaction,
 ) -> None:
-    """Delete confirmed readings with stamps before `limit` (s), their samples, and old gaps."""
-    for number in sorted(index.blocks):
-        if index.blocks[number].earliest < limit:
+    """Delete confirmed readings of these blocks with stamps before `limit` (s)."""
+    for number in numbers:
+        if number in index.blocks and index.blocks[number].earliest < limit:
             _delete(
                 connection,
                 index,
@@ -31,14 +42,50 @@ def prune(
                 lambda state, stamp: state == CONFIRMED and stamp < limit,
                 at_least=0.5,
             )
+
+
+def prune_beside(
+    connection: sqlite3.Connection, index: Index, limit: int, transaction: Transaction
+) -> None:
+    """Delete samples that nothing before `limit` (s) waits for, and gaps before it."""
     waiting = [block.earliest for block in index.blocks.values() if block.open]
     _delete_samples(connection, min([limit, *waiting]), transaction)
+    _delete_gaps(connection, limit, transaction)
+
+
+def _delete_gaps(connection: sqlite3.Connection, limit: int, transaction: Transaction) -> None:
     with transaction():
         connection.execute(
             "DELETE FROM gaps WHERE last < ?"
             " AND id NOT IN (SELECT max(id) FROM gaps GROUP BY series)",
             (limit,),
         )
+
+
+def free_inside(connection: sqlite3.Connection) -> int:
+    """Bytes of the file that can be used again before it has to grow."""
+    free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("freelist_count", "page_size")
+    )
+    return int(free * size)
+
+
+def make_room_inside(
+    connection: sqlite3.Connection, index: Index, transaction: Transaction
+) -> bool:
+    """The disk is full: the oldest confirmed readings give way; is there room now?"""
+    if free_inside(connection) >= ROOM_INSIDE:
+        return True
+    for number in _oldest_first(index):
+        _delete(connection, index, number, transaction, lambda state, _: state == CONFIRMED)
+        if free_inside(connection) >= 2 * ROOM_INSIDE:
+            break
+    return free_inside(connection) >= ROOM_INSIDE
+
+
+def _oldest_first(index: Index) -> list[int]:
+    return sorted(index.blocks, key=lambda number: (index.blocks[number].earliest, number))
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
@@ -53,11 +100,12 @@ def used_bytes(connection: sqlite3.Connection) -> int:
 def make_room(
     connection: sqlite3.Connection, index: Index, max_size: int, transaction: Transaction
 ) -> None:
-    """Keep within `max_size`: confirmed readings go first, then the oldest others, counted."""
+    """Keep within `max_size`: confirmed readings go first, then what only explains or notes
+    something (samples that no interval under way needs, gaps), then the oldest others, counted."""
     if used_bytes(connection) <= max_size:
         return
     target = max_size - min(max_size // 50, MOST_ROOM)
-    oldest_first = sorted(index.blocks, key=lambda n: (index.blocks[n].earliest, n))
+    oldest_first = _oldest_first(index)
     for number in oldest_first:
         if used_bytes(connection) <= target:
             return
@@ -65,6 +113,14 @@ def make_room(
         _delete(connection, index, number, transaction, lambda s, _: s == CONFIRMED)
         waiting = [block.earliest for block in index.blocks.values() if block.open]
         _delete_samples(connection, min([until, *waiting]), transaction)
+    (needed,) = connection.execute(
+        "SELECT max(coalesce(needed_to, at)) FROM samples WHERE synchronised"
+    ).fetchone()
+    if needed is not None:
+        _shed_samples(connection, needed // 1000 - STILL_NEEDED, target, transaction)
+    if used_bytes(connection) > target and index.blocks:
+        earliest = min(block.earliest for block in index.blocks.values())
+        _delete_gaps(connection, earliest, transaction)
     lost = 0
     oldest: int | None = None
     for number in oldest_first:
@@ -76,9 +132,9 @@ def make_room(
         _delete_samples(connection, block.latest, transaction)
         oldest = block.earliest if oldest is None else oldest
         lost += _delete(connection, index, number, transaction, lambda *_: True)
-    (top,) = connection.execute("SELECT max(id) FROM samples").fetchone()
-    if top is not None and used_bytes(connection) > max_size:
-        _delete_samples_to(connection, top, transaction)
+    while used_bytes(connection) > target:
+        if not _delete_oldest_samples(connection, 1 << 62, transaction):
+            break
     if lost:
         log("buffer.dropped", reason="max_size", count=lost, oldest=shown(oldest))
 
@@ -163,16 +219,36 @@ def _delete_samples(connection: sqlite3.Connection, limit: int, transaction: Tra
         (end, limit * 1000),
     ).fetchone()
     if top is not None:
-        _delete_samples_to(connection, top, transaction)
+        while _delete_oldest_samples(connection, top, transaction):
+            pass
 
 
-def _delete_samples_to(connection: sqlite3.Connection, top: int, transaction: Transaction) -> None:
-    while True:
-        with transaction():
-            found = connection.execute(
-                "SELECT max(id) FROM"
-                " (SELECT id FROM samples WHERE id <= ? ORDER BY id LIMIT ?)", (top, BLOCK)
-            ).fetchone()[0]  # fmt: skip
-            if found is None:
-                return
+def _shed_samples(
+    connection: sqlite3.Connection, limit: int, target: int, transaction: Transaction
+) -> None:
+    """Delete the oldest samples that were needed up to before `limit` (s) while there is need."""
+    while used_bytes(connection) > target:
+        (last, still) = connection.execute(
+            "SELECT max(id), min(CASE WHEN synchronised AND coalesce(needed_to, at) >= ?"
+            " THEN id END) FROM (SELECT * FROM samples ORDER BY id LIMIT ?)",
+            (limit * 1000, BLOCK),
+        ).fetchone()
+        if last is None:
+            return
+        end = last if still is None else still - 1
+        if not _delete_oldest_samples(connection, end, transaction) or still is not None:
+            return
+
+
+def _delete_oldest_samples(
+    connection: sqlite3.Connection, top: int, transaction: Transaction
+) -> bool:
+    """Delete some of the oldest samples with ids up to `top`; were there any?"""
+    with transaction():
+        (found,) = connection.execute(
+            "SELECT max(id) FROM (SELECT id FROM samples WHERE id <= ? ORDER BY id LIMIT ?)",
+            (top, BLOCK),
+        ).fetchone()
+        if found is not None:
             connection.execute("DELETE FROM samples WHERE id <= ?", (found,))
+    return found is not None

@@ -30,6 +30,10 @@ class Reads:
     async def _call(self, work: Callable[[sqlite3.Connection, Index], T]) -> T:
         raise NotImplementedError
 
+    async def _more(self, work: Callable[[], T]) -> T:
+        """Go on with what a call began."""
+        raise NotImplementedError
+
     async def counts(self) -> Counts:
         """P6, from totals that are kept."""
         return await self._call(lambda _, index: index.counts())
@@ -110,7 +114,7 @@ class Reads:
 
         rows = await self._call(begin)
         while True:
-            some = await self._call(lambda *_: list(islice(rows, EXPORT_ROWS)))
+            some = await self._more(lambda: list(islice(rows, EXPORT_ROWS)))
             if not some:
                 return
             yield some
@@ -152,18 +156,25 @@ class ReadOnlyStore(Reads):
         )
 
     async def _call(self, work: Callable[[sqlite3.Connection, Index], T]) -> T:
+        return await self._more(lambda: work(self._db, load(self._db)))
+
+    async def _more(self, work: Callable[[], T]) -> T:
         def at_one_moment() -> T:
-            connection = self._connection
-            if connection is None:
-                raise StoreUnavailable(f"{self._path} is not open")
+            connection = self._db
             with schema.border(self._path):
                 connection.execute("BEGIN")
                 try:
-                    return work(connection, load(connection))
+                    return work()
                 finally:
                     connection.execute("ROLLBACK")
 
         return await self._run(at_one_moment)
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreUnavailable(f"{self._path} is not open")
+        return self._connection
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -7,7 +7,6 @@ crash at any moment loses nothing that the damaged file still held.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sqlite3
 from collections.abc import Mapping
@@ -80,16 +79,14 @@ def prepare(path: Path, now: Instant) -> Found:
 
 
 def _may_be_written(path: Path) -> None:
-    """Raises NotPermitted, or OSError where the file system is read-only."""
+    """Raises NotPermitted, or PermissionError."""
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path.parent))
         raise NotPermitted(
             f"{path.parent}: files may not be made here",
             hint="run it as the user that owns the buffer, or set buffer.path",
         )
     with path.open("r+b"):
-        pass  # raises PermissionError, which SQLite would call "unable to open"
+        pass  # SQLite would call it "unable to open"
 
 
 def make(path: Path) -> None:

@@ -73,8 +73,9 @@ def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
     try:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        # Some network file systems have no WAL; with a journal only EXTRA keeps the last commit.
+        connection.execute(f"PRAGMA synchronous = {'FULL' if mode == 'wal' else 'EXTRA'}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         connection.execute("PRAGMA journal_size_limit = 1048576")
         connection.execute("PRAGMA cell_size_check = ON")
@@ -194,6 +195,8 @@ def translated(error: sqlite3.Error, path: Path) -> StoreError:
     """The error of our tree for one of SQLite's."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     meaning = _MEANING.get(code, StoreUnavailable)
+    if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
+        meaning = StoreUnavailable  # a mistake of ours says nothing about the file
     if meaning is StoreUnavailable and free_bytes(path) < _ROOM_FOR_A_COMMIT:
         meaning = StoreFull  # the shared memory file of the WAL reports a full disk as an I/O error
     return meaning(f"{path}: {error}", hint=_HINTS.get(meaning, ""))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from gateway.buffer import chunks
 from gateway.buffer.index import Change, Index, sound_rows
 from gateway.buffer.rows import SLOTS
 from gateway.buffer.spans import CONFIRMED, parked, unsettled
 from gateway.metering.reading import SeriesKey, Settlement
+
+LEARNT: Final = "modbus/"
+"""What the keys of learnt things begin with; a meter's name stands between slashes after it."""
 
 
 def settle(index: Index, sender: str, settlements: Sequence[Settlement]) -> Change:
@@ -60,6 +64,17 @@ def expire(connection: sqlite3.Connection, index: Index, before: int) -> tuple[C
         for series, readings in found.items():
             count += change.mark(index.lines[series], readings, parked("too_old"))
     return change, count
+
+
+def forget_learnt(connection: sqlite3.Connection, index: Index) -> list[int]:
+    """Rows of `states` with what pollers learnt of meters that are not configured any more."""
+    meters = {line.series.meter for line in index.lines.values() if line.listed}
+    rows = connection.execute("SELECT id, meter FROM states").fetchall()
+    return [
+        id
+        for id, key in rows
+        if key.startswith(LEARNT) and not any(f"/{meter}/" in key for meter in meters)
+    ]
 
 
 def slots(connection: sqlite3.Connection) -> dict[str, tuple[int, bytes]]:

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
-from gateway.buffer import files, pruning, salvage, schema, settling
+from gateway.buffer import files, pruning, salvage, schema, settling, views
 from gateway.buffer.appending import Appended, append, declare
 from gateway.buffer.index import Change, Index, load
 from gateway.buffer.outbox import Offering
@@ -27,7 +27,7 @@ from gateway.buffer.settings import BufferSettings
 from gateway.clock import Clock, Instant
 from gateway.errors import StoreDamaged, StoreFull, StoreUnavailable
 from gateway.logbook import log
-from gateway.metering.reading import Commit, Offer, Series, SeriesKey, Settlement, Waiting
+from gateway.metering.reading import Commit, Counts, Offer, Series, SeriesKey, Settlement, Waiting
 
 T = TypeVar("T")
 
@@ -45,6 +45,17 @@ class Opened:
     lost: int = 0
     slots_lost: bool = False
     """A file was lost with the slots of its senders: wait a whole interval before a request."""
+
+
+MOST_CHECKED: Final = 256
+"""Blocks that are counted anew at a time, about a million readings."""
+_GROUP: Final = 8
+"""Blocks that are read before others have their turn: a second on a slow card."""
+
+
+def _in_groups(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    for at in range(0, len(numbers), _GROUP):
+        yield numbers[at : at + _GROUP]
 
 
 @define
@@ -67,6 +78,10 @@ class Store(Reads):
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] = (0, 0)
         self._index = Index()
+        self._no_room_at: int | None = None
+        """How many were confirmed when the file had no room to give on a full disk."""
+        self._checked = -1
+        """The block up to which the last count went."""
         self._broken: _Broken | None = None
 
     @property
@@ -135,6 +150,7 @@ class Store(Reads):
         if self._connection is not None:
             connection, self._connection = self._connection, None
             with contextlib.suppress(sqlite3.Error):
+                connection.execute("PRAGMA busy_timeout = 500")  # a reader does not hold up a stop
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.close()
 
@@ -157,8 +173,29 @@ class Store(Reads):
         return await self._run(self._release, list(keys))
 
     async def prune(self) -> None:
-        """Delete what was confirmed longer than `keep` ago, and keep within `max_size`."""
-        await self._run(self._prune)
+        """Delete what was confirmed longer than `keep` ago, and keep within `max_size`.
+
+        Some blocks at a time: whoever wants to store or send meanwhile comes in between.
+        """
+        if self._clock.synchronised():  # a clock that is wrong by a year must not empty the buffer
+            limit = (self._clock.now() - self._settings.keep) // 1000
+            for some in _in_groups(await self._call(lambda _, index: sorted(index.blocks))):
+                await self._run(self._prune_blocks, limit, some)
+            await self._run(self._prune_beside, limit)
+        await self._run(self._tidy)
+
+    async def check_counts(self) -> Counts:
+        """P6, with what waits counted anew: the newest rows, and in turn as many of the others as
+        an hour allows. A few blocks at a time, as in `prune`."""
+        numbers = await self._call(lambda _, index: sorted(index.blocks))
+        after = [number for number in numbers[:-1] if number > self._checked]
+        turn = [*numbers[-1:], *after, *(n for n in numbers[:-1] if n <= self._checked)]
+        more = 0
+        for some in _in_groups(turn[:MOST_CHECKED]):
+            more += await self._call(lambda db, index, some=some: views.miscounted(db, index, some))  # type: ignore[misc]
+        self._checked = turn[:MOST_CHECKED][-1] if len(turn) > MOST_CHECKED else -1
+        counts = await self.counts()
+        return evolve(counts, pending=counts.pending + more)
 
     # ---------------------------------------------------------------------------------- sending
 
@@ -200,6 +237,9 @@ class Store(Reads):
 
     async def _call(self, work: Callable[[sqlite3.Connection, Index], T]) -> T:
         return await self._run(lambda: work(self._db, self._index))
+
+    async def _more(self, work: Callable[[], T]) -> T:
+        return await self._run(work)
 
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:
         loop = asyncio.get_running_loop()
@@ -279,8 +319,7 @@ class Store(Reads):
         try:
             self._commit_change(change, slot)
         except sqlite3.Error as error:
-            full = isinstance(schema.translated(error, self._path), StoreFull)
-            if not full or not files.free_ballast(self._path):
+            if not self._is_full(error) or not files.free_ballast(self._path):
                 raise
             self._commit_change(change, slot)
         change.apply()
@@ -292,25 +331,61 @@ class Store(Reads):
                 settling.write_slot(connection, *slot)
 
     def _declare(self, series: Sequence[Series]) -> None:
-        declare(self._index, series, self._transaction)
+        try:
+            declare(self._index, series, self._transaction)
+        except sqlite3.Error as error:
+            if not self._is_full(error) or not files.free_ballast(self._path):
+                raise
+            declare(self._index, series, self._transaction)
 
     def _append(self, commit: Commit) -> Appended:
         pruning.make_room(self._db, self._index, self._settings.max_size, self._transaction)
         short = schema.free_bytes(self._path) < files.BALLAST_BYTES
-        if short and not files.lay_ballast(self._path):
+        if short and not files.lay_ballast(self._path) and not self._has_room_inside():
             # What the ballast gave is for confirming and deleting, not for more readings.
             raise StoreFull(f"{self._path}: the disk is full", hint="free room on the disk")
+        try:
+            return append(self._index, commit, self._transaction)
+        except sqlite3.Error as error:
+            if not self._is_full(error) or not self._has_room_inside():
+                raise
+        files.free_ballast(self._path)  # the WAL needs some
         return append(self._index, commit, self._transaction)
+
+    def _has_room_inside(self) -> bool:
+        """On a full disk history gives way to what was not sent yet."""
+        confirmed = self._index.counts().confirmed
+        if confirmed == self._no_room_at:
+            return False  # nothing was confirmed since it was looked for in vain
+        for ballast in (True, False):
+            try:
+                found = pruning.make_room_inside(self._db, self._index, self._transaction)
+                self._no_room_at = None if found else confirmed
+                return found
+            except sqlite3.Error as error:
+                freed = ballast and self._is_full(error) and files.free_ballast(self._path)
+                if not freed:
+                    raise
+        return False
+
+    def _is_full(self, error: sqlite3.Error) -> bool:
+        return isinstance(schema.translated(error, self._path), StoreFull)
 
     def _release(self, keys: Sequence[SeriesKey]) -> int:
         change, count = settling.release(self._index, keys)
         self._change(change)
         return count
 
-    def _prune(self) -> None:
-        if self._clock.synchronised():  # a clock that is wrong by a year must not empty the buffer
-            limit = (self._clock.now() - self._settings.keep) // 1000
-            pruning.prune(self._db, self._index, limit, self._transaction)
+    def _prune_blocks(self, limit: int, numbers: Sequence[int]) -> None:
+        pruning.prune(self._db, self._index, limit, numbers, self._transaction)
+
+    def _prune_beside(self, limit: int) -> None:
+        pruning.prune_beside(self._db, self._index, limit, self._transaction)
+
+    def _tidy(self) -> None:
+        if gone := settling.forget_learnt(self._db, self._index):
+            with self._transaction() as connection:
+                connection.executemany("DELETE FROM states WHERE id = ?", [(id,) for id in gone])
         pruning.make_room(self._db, self._index, self._settings.max_size, self._transaction)
         files.lay_ballast(self._path)
 

@@ -151,6 +151,19 @@ def check_counts(connection: sqlite3.Connection, index: Index) -> Counts:
     return Counts(kept.stored, pending, flying, kept.confirmed, single + whole, kept.dropped, held)
 
 
+def miscounted(connection: sqlite3.Connection, index: Index, numbers: Iterable[int]) -> int:
+    """How many more readings of these blocks wait than their book says; fewer are less than 0."""
+    more = 0
+    for number in numbers:
+        block = index.blocks.get(number)
+        if block is None:
+            continue
+        more -= block.open
+        for record in chunks.block(connection, number):
+            more += unsettled(index.lines[record.series].spans.state_of(record.n))
+    return more
+
+
 def waiting(index: Index, sender: str) -> int:
     """How many values a sender could send now."""
     return sum(line.sendable for line in index.of_sender(sender) if not line.parked)

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from gateway.buffer import files
-from gateway.errors import StoreFull
+from gateway.errors import StoreFull, StoreUnavailable
 from gateway.metering.reading import Counts
-from tests.buffer.made import commits, confirmed, exported, filled, store_at, take
+from tests.buffer.made import commits, confirmed, exported, filled, series, store_at, take
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +37,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if subprocess.run(["mount", "-o", "loop", image, folder], check=False).returncode != 0:
         pytest.skip("loop devices cannot be mounted here")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    # A test that failed may have left a file open.
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def fill_up(folder: Path) -> Path:
@@ -70,14 +71,14 @@ async def test_on_a_full_disk_confirming_goes_on_and_storing_resumes_by_itself(
             break
     assert full_at is not None
     assert await store.counts() == Counts(stored=stored, pending=stored)
+    for commit in commits(50, range(2_000, 2_100)):
+        with pytest.raises(StoreFull):
+            await store.append(commit)
     for nth in range(10):
         taken = await take(store, 300)
         await store.keep_slot("basement", b"before")
         await store.settle("basement", confirmed(taken), f"slot {nth}".encode() * 10)
     assert (await store.counts()).confirmed == 3_000
-    for commit in commits(50, range(2_000, 2_100)):
-        with pytest.raises(StoreFull):
-            await store.append(commit)
     filler.unlink()
     await store.append(commits(50, [4_000])[0])
     await store.prune()
@@ -90,6 +91,49 @@ async def test_on_a_full_disk_confirming_goes_on_and_storing_resumes_by_itself(
     assert await again.counts() == counts == await again.check_counts()
     assert await again.slot("basement") == b"slot 9" * 10
     await again.close()
+
+
+async def test_on_a_full_disk_what_is_confirmed_gives_way_to_new_readings(
+    small_disk: Path,
+) -> None:
+    path = small_disk / "readings.db"
+    store = await filled(store_at(path), 50, range(1_000))
+    await store.settle("basement", confirmed(await take(store, 40_000)), b"slot")
+    fill_up(small_disk)
+    for commit in commits(50, range(1_000, 1_400)):
+        await store.append(commit)
+    for _ in range(3):  # and there is still room to confirm
+        await store.settle("basement", confirmed(await take(store, 500)), b"slot")
+    counts = await store.counts()
+    assert counts == Counts(stored=70_000, confirmed=41_500, pending=28_500)
+    assert counts == await store.check_counts()
+    rows = await exported(store)
+    assert sum(state == "pending" for *_, state in rows) == 28_500
+    await store.close()
+
+
+async def test_on_a_full_disk_a_changed_configuration_is_taken(small_disk: Path) -> None:
+    path = small_disk / "readings.db"
+    store = await filled(store_at(path), 3, range(10))
+    await store.close()
+    store = store_at(path)
+    await store.open()
+    fill_up(small_disk)
+    await store.declare([series(nth) for nth in range(500)])
+    assert await store.waiting("basement") == 30
+    await store.close()
+
+
+async def test_a_read_only_file_system_is_no_question_of_permission(small_disk: Path) -> None:
+    path = small_disk / "readings.db"
+    await (await filled(store_at(path), 3, range(10))).close()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    store = store_at(path)
+    with pytest.raises(StoreUnavailable, match="Read-only"):
+        await store.open()
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    assert (await store.open()).pending == 30
+    await store.close()
 
 
 async def test_a_disk_that_is_full_at_the_start_says_so(small_disk: Path) -> None:

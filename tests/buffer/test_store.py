@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+import time
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from attrs import evolve
 
+from gateway.buffer import schema, views
+from gateway.buffer.chunks import Record
 from gateway.buffer.reads import ReadOnlyStore
 from gateway.clock import DAY, HOUR, MINUTE
 from gateway.errors import StoreUnavailable
@@ -490,3 +496,124 @@ async def test_a_store_that_is_not_open_says_so(path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="not open"):
         await store.counts()
     await store.close()
+
+
+async def test_the_rows_are_counted_anew_in_turn_and_others_come_in_between(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A buffer of a gigabyte takes minutes to read: nothing waits for all of it."""
+    monkeypatch.setattr("gateway.buffer.store.MOST_CHECKED", 3)
+    monkeypatch.setattr("gateway.buffer.store._GROUP", 1)
+    store = await filled(store_at(path), 2, [])
+    for first in range(0, 20_000, 2_000):
+        many = tuple(reading(n, m) for m in range(first, first + 2_000) for n in range(2))
+        await store.append(Commit(many))
+    read: list[int] = []
+    block = views.chunks.block
+
+    def counted(connection: sqlite3.Connection, number: int) -> Iterator[Record]:
+        read.append(number)
+        return block(connection, number)
+
+    monkeypatch.setattr(views.chunks, "block", counted)
+    for _ in range(5):
+        assert (await store.check_counts()).balanced
+    assert read == [9, 0, 1, 9, 2, 3, 9, 4, 5, 9, 6, 7, 9, 8, 0]
+    checking = asyncio.create_task(store.check_counts())
+    while len(read) == 15:
+        await asyncio.sleep(0)
+    await store.append(commits(2, [30_000])[0])
+    assert not checking.done()
+    assert (await checking) == await store.counts()
+    await store.close()
+
+
+async def test_a_reading_that_no_book_knows_of_is_found_by_counting_anew(path: Path) -> None:
+    store = await filled(store_at(path), 2, range(5))
+    store._index.blocks[0].open -= 1
+    assert not (await store.counts()).balanced
+    assert (await store.check_counts()).balanced
+    await store.close()
+
+
+async def test_samples_of_what_is_confirmed_go_before_readings_that_are_not(path: Path) -> None:
+    store = await filled(store_at(path, max_size=200_000), 2, range(100))
+    for day in range(40):
+        moments = range(day * 1440, (day + 1) * 1440, 10)
+        await store.append(Commit(samples=tuple(sample(m) for m in moments)))
+    counts = Counts(stored=200, pending=200)
+    assert await store.counts() == counts
+    kept = [one for _, one in await store.samples()]
+    assert kept[-1].sample.at == START + (40 * 1440 - 10) * MINUTE
+    assert kept[-1].sample.at - kept[0].sample.at >= 110 * MINUTE  # of the intervals under way
+    await store.close()
+
+
+async def test_samples_that_never_get_a_time_go_oldest_first(path: Path) -> None:
+    store = await filled(store_at(path, max_size=400_000), 1, [0])
+    await store.settle("basement", confirmed(await take(store)), b"")
+    for first in range(0, 20_000, 500):
+        some = tuple(sample(m, right=False) for m in range(first, first + 500))
+        await store.append(Commit(samples=some))
+        kept = [one.sample.boottime // MINUTE for _, one in await store.samples()]
+        assert kept == list(range(kept[0], first + 500))
+        assert len(kept) > min(3_000, first)
+    assert len(kept) < 10_000
+    await store.close()
+
+
+async def test_what_was_learnt_of_a_meter_goes_with_it_and_what_it_counted_stays(
+    path: Path,
+) -> None:
+    store = await filled(store_at(path), 2, [0])
+    learnt = {f"modbus/riser/meter-{nth}/1/x": b"learnt" for nth in range(2)}
+    await store.append(Commit(states={**learnt, "meter-0": b"0", "meter-1": b"1"}))
+    await store.prune()
+    assert len(await store.states()) == 4
+    await store.declare([series(1)])
+    await store.prune()
+    assert await store.states() == {
+        "modbus/riser/meter-1/1/x": b"learnt", "meter-0": b"0", "meter-1": b"1",
+    }  # fmt: skip
+    await store.close()
+
+
+async def test_a_meter_renamed_moved_removed_and_added_again_loses_and_repeats_nothing(
+    path: Path,
+) -> None:
+    store = await filled(store_at(path), 2, range(3))
+    await store.declare([series(0, meter="new-name"), series(1)])
+    await store.append(commits(2, [3])[0])
+    assert len(await take(store)) == 8
+    await store.release_flight("basement")
+    await store.declare([series(1)])  # removed
+    assert len(await take(store)) == 8
+    await store.release_flight("basement")
+    await store.declare([series(0, "attic"), series(1)])  # added again, with another sender
+    assert (await store.append(commits(1, [3, 4])[0])).stored == 0
+    await store.append(commits(1, [4])[0])
+    assert len(await take(store)) == 4
+    assert len(await take(store, sender="attic")) == 5
+    await store.release_flight("attic")
+    other = evolve(series(0, "attic"), key=SeriesKey("north", "7000"))
+    await store.declare([other, series(1)])  # in another import it is another meterID
+    assert len(await take(store, sender="attic")) == 5
+    counts = await store.counts()
+    assert counts.stored == 9
+    assert counts == await store.check_counts()
+    await store.close()
+
+
+async def test_a_reader_does_not_hold_up_a_stop(path: Path) -> None:
+    store = await filled(store_at(path), 2, range(3))
+    reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM chunks").fetchone()
+    start = time.monotonic()
+    await store.close()
+    assert time.monotonic() - start < 4
+    reader.close()
+
+
+def test_a_mistake_of_ours_is_not_taken_for_damage(path: Path) -> None:
+    assert not schema.is_damage(sqlite3.ProgrammingError("wrong number of bindings"), path)
