@@ -335,18 +335,26 @@ def sunspec_meter(base: int, before: int = 66) -> dict[int, int]:
     return {address: word & 0xFFFF for address, word in words.items()}
 
 
-@pytest.mark.parametrize("base", [40000, 50000, 0])
-@pytest.mark.parametrize("before", [65, 66])
-async def test_a_sunspec_meter_is_found_at_any_base_and_behind_other_models(base: int, before: int):
-    memory = sunspec_meter(base, before)
+def holding(memory: dict[int, int]) -> Behaviour:
+    """A meter that has these registers and no others."""
 
     def behave(unit: int, read: Read) -> Block | Exception:
         if not all(address in memory for address in range(read.address, read.end)):
             return refused(2)
         return Block(3, read.address, tuple(memory[a] for a in range(read.address, read.end)))
 
+    return behave
+
+
+@pytest.mark.parametrize("base", [40000, 50000, 0])
+@pytest.mark.parametrize("before", [65, 66])
+async def test_a_sunspec_meter_is_found_at_any_base_and_behind_other_models(base: int, before: int):
+    memory = sunspec_meter(base, before)
+
     power, name = register(40072, 1), register(40004, 16)
-    asked = Asked((power, name), behave, bus=TCP, sunspec=SunSpec((201, 203), header=40070))
+    asked = Asked(
+        (power, name), holding(memory), bus=TCP, sunspec=SunSpec((201, 203), header=40070)
+    )
     asked.wire_is_true = lambda answer: None  # type: ignore[method-assign]
     for _ in range(2):
         raw = (await asked.round()).sample("main").raw
@@ -360,12 +368,8 @@ async def test_a_sunspec_meter_is_found_at_any_base_and_behind_other_models(base
 async def test_a_meter_without_the_model_is_a_refusal_not_a_guess():
     memory = sunspec_meter(40000)
 
-    def behave(unit: int, read: Read) -> Block | Exception:
-        if not all(address in memory for address in range(read.address, read.end)):
-            return refused(2)
-        return Block(3, read.address, tuple(memory[a] for a in range(read.address, read.end)))
-
-    asked = Asked((register(40072, 1),), behave, bus=TCP, sunspec=SunSpec((213,), header=40070))
+    where = SunSpec((213,), header=40070)
+    asked = Asked((register(40072, 1),), holding(memory), bus=TCP, sunspec=where)
     answer = await asked.round()
     assert answer.blocks == []
     assert answer.faults == {"r40072": "exception_2"}
@@ -375,13 +379,8 @@ async def test_after_an_outage_the_place_is_looked_for_again(expected_events):
     expected_events("bus.down")
     memory = sunspec_meter(40000)
 
-    def behave(unit: int, read: Read) -> Block | Exception:
-        if not all(address in memory for address in range(read.address, read.end)):
-            return refused(2)
-        return Block(3, read.address, tuple(memory[a] for a in range(read.address, read.end)))
-
     power = register(40072, 1)
-    asked = Asked((power,), behave, bus=TCP, sunspec=SunSpec((203,), header=40070))
+    asked = Asked((power,), holding(memory), bus=TCP, sunspec=SunSpec((203,), header=40070))
     asked.wire_is_true = lambda answer: None  # type: ignore[method-assign]
     await asked.round()
     memory.clear()
@@ -396,15 +395,10 @@ async def test_the_words_of_a_sunspec_meter_keep_the_addresses_of_the_profile():
     """So that what is stored can be decoded again with the profile alone."""
     memory = sunspec_meter(0)
 
-    def behave(unit: int, read: Read) -> Block | Exception:
-        if not all(address in memory for address in range(read.address, read.end)):
-            return refused(2)
-        return Block(3, read.address, tuple(memory[a] for a in range(read.address, read.end)))
-
     power = register(40072, 1)
     asked = Asked(
         (power, evolve(power, name="next", address=40073)),
-        behave,
+        holding(memory),
         bus=TCP,
         sunspec=SunSpec((203,), header=40070),
     )
