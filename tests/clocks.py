@@ -42,7 +42,7 @@ class FakeClock:
             await asyncio.sleep(0)
             return
         woken = asyncio.get_running_loop().create_future()
-        at = self._micros + round(seconds * 1e6)
+        at = self._micros + max(1, round(seconds * 1e6))  # a wait that takes no time would not end
         heapq.heappush(self._sleepers, (at, next(self._order), woken))
         await woken
 

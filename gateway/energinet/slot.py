@@ -16,6 +16,8 @@ from attrs import asdict, define, field, frozen
 from gateway.clock import Instant, Millis
 
 _VERSION: Final = 1
+_STEP: Final[Millis] = 1_000
+"""Wall and boot time that moved apart by more than this: the clock was set."""
 
 
 @frozen
@@ -80,6 +82,11 @@ class SlotState:
         if other:
             self.hold(now, self.wait(now))
         return other
+
+    def stepped(self, now: Now) -> bool:
+        """Was the clock set since this was kept? Then its wall time is of no use after a reboot."""
+        apart = (self.wall_until - self.boot_until) - (now.wall - now.boottime)
+        return self.boot_id == now.boot_id and abs(apart) > _STEP
 
     def hold(self, now: Now, span: Millis) -> None:
         """No request for that long from now on."""

@@ -25,7 +25,7 @@ from gateway.logbook import log
 from gateway.metering.reading import SeriesKey, Settlement
 
 _LOOKS: Final = 10
-"""How often in a slot a sender with nothing to do looks again: parked values become due."""
+"""How often in a slot a sender looks again: parked values become due, the clock may be set."""
 
 
 class Outbox(Offers, Protocol):
@@ -214,14 +214,18 @@ class Uploader:
 
     async def _until_due(self) -> bool:
         """Wait for the slot and for something to send; False: look again."""
-        if wait := self._state.wait(self._now()):
-            await self._pause(wait / 1000)
+        interval = self._settings.request_interval
+        now = self._now()
+        if wait := self._state.wait(now):
+            if self._state.stepped(now):
+                self._state.hold(now, wait)
+                await self._outbox.keep_slot(self.sender.name, self._state.pack())
+            await self._pause(min(wait, interval / _LOOKS) / 1000)
             return False
         if (rest := self._resting_until - self._clock.monotonic()) > 0:
             await self._pause(rest)
             return False
         await self._look_what_is_parked()
-        interval = self._settings.request_interval
         due = probes_due(self._state, self._clock.now(), interval)
         self._poked.clear()  # before looking: what is stored from here on wakes it
         if not due and not await self._outbox.waiting(self.sender.name):

@@ -208,6 +208,24 @@ async def test_a_step_of_the_clock_makes_no_early_request_and_loses_nothing(
     await world.end()
 
 
+@pytest.mark.parametrize("step", [-365 * DAY, -HOUR, HOUR, 365 * DAY])
+async def test_a_clock_that_was_set_right_in_a_slot_makes_no_reboot_early(
+    world: World, step: int
+) -> None:
+    world.clock.step(step)  # wrong, though the system calls it synchronised
+    await world.store_hours("7", 20, before=min(START, START + step))
+    await world.until_sent(1)
+    await world.store_hours("7", 1, before=START - 90_000_000_000)
+    world.clock.step(-step)
+    await world.clock.pass_(61)
+    await world.reboot(off=5_000)
+    await world.slots(2)
+    not_early(world)
+    assert len(world.sent) == 2
+    assert world.gaps[0] < 1.2
+    await world.end()
+
+
 async def test_a_slow_buffer_does_not_push_the_request_past_its_slot(
     world: World, expected_events: Callable[..., None]
 ) -> None:
