@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from gateway.buffer import chunks
 from gateway.buffer.appending import Transaction
-from gateway.buffer.chunks import BLOCK, Record
+from gateway.buffer.chunks import Record
 from gateway.buffer.index import Change, Index, write_heads
 from gateway.buffer.spans import CONFIRMED, State, dropped, unsettled
 from gateway.logbook import log
@@ -19,6 +19,9 @@ MOST_ROOM = 8_000_000
 
 ROOM_INSIDE = 256_000
 """Bytes of free pages with which the file does not grow for a while."""
+
+SAMPLES_AT_ONCE = 1_000
+"""Samples that go in one transaction: where room is short, not many more than have to."""
 
 STILL_NEEDED = 2 * 86_400
 """Samples of so many seconds may belong to intervals that are under way."""
@@ -231,7 +234,7 @@ def _shed_samples(
         (last, still) = connection.execute(
             "SELECT max(id), min(CASE WHEN synchronised AND coalesce(needed_to, at) >= ?"
             " THEN id END) FROM (SELECT * FROM samples ORDER BY id LIMIT ?)",
-            (limit * 1000, BLOCK),
+            (limit * 1000, SAMPLES_AT_ONCE),
         ).fetchone()
         if last is None:
             return
@@ -247,7 +250,7 @@ def _delete_oldest_samples(
     with transaction():
         (found,) = connection.execute(
             "SELECT max(id) FROM (SELECT id FROM samples WHERE id <= ? ORDER BY id LIMIT ?)",
-            (top, BLOCK),
+            (top, SAMPLES_AT_ONCE),
         ).fetchone()
         if found is not None:
             connection.execute("DELETE FROM samples WHERE id <= ?", (found,))
