@@ -5,7 +5,7 @@
 Ten single precision values of each meter every 5 s. Ours stores every value on disk in
 transactions that survive a power cut; modpoll writes its values to a file, thingsboard-gateway
 hands them to a local MQTT broker (Debian's mosquitto) and keeps them in memory. Our upload, once
-in 10 minutes, is left out of the window: bench.body_fill says what it takes. modpoll knows one
+in 10 minutes, is left out of the window. modpoll knows one
 host a process, so its meters are units behind one address. One server in C feeds all of them
 (meters.c). How many values arrived is counted: ours in its store, the others by the requests that
 the server answered.
