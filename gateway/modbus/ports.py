@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import ssl
 import termios
-from typing import Any
+from typing import Any, Final
 
 from gateway.modbus.settings import SerialLink, Tls
+
+_PTYS: Final = range(136, 144)
+"""The major numbers of ptys (Linux, admin-guide/devices.txt)."""
 
 
 def prepare(port: Any, link: SerialLink) -> None:
@@ -16,8 +20,11 @@ def prepare(port: Any, link: SerialLink) -> None:
     switch the direction of an RS-485 line and was told to.
     """
     with contextlib.suppress(OSError, termios.error):
-        # pyserial's lock keeps other gateways out, this also those who take no lock.
-        fcntl.ioctl(port.fileno(), termios.TIOCEXCL)
+        # pyserial's lock keeps other gateways out, this also those who take no lock. The kernel
+        # forgets it with a port's last user, but not of a pty: only the end of its other side
+        # would open that again.
+        if os.major(os.fstat(port.fileno()).st_rdev) not in _PTYS:
+            fcntl.ioctl(port.fileno(), termios.TIOCEXCL)
     with contextlib.suppress(OSError, ValueError, NotImplementedError):
         port.set_low_latency_mode(True)  # an FTDI adapter holds bytes back for 1 ms, not 16
     if link.rs485:

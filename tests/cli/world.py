@@ -30,10 +30,12 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONUNBUFFERED": "1"}
 
 
-def call(*arguments: str | Path, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, with nothing to type on."""
+def call(
+    *arguments: str | Path, timeout: float = PATIENCE, before: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with nothing to type on. `before`: what runs it."""
     return subprocess.run(
-        [*ENTRY, *map(str, arguments)],
+        [*before, *ENTRY, *map(str, arguments)],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
