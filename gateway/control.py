@@ -119,7 +119,7 @@ def ask(path: Path, verb: str, *, timeout: float = 10.0, **arguments: object) ->
                 link.connect(address)
         except PermissionError as error:
             raise NotPermitted(
-                f"{path}: you may not ask the running service", hint="try again with sudo"
+                f"{path}: you may not ask the gateway", hint="try again with sudo"
             ) from error
         except OSError as error:
             raise NotRunning(

@@ -7,17 +7,16 @@ import csv
 import sys
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import click
 
-from gateway.cli.output import config_option
+from gateway.cli.output import buffer_of, config_option
 from gateway.clock import Instant
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
-from gateway.errors import GatewayError, NotPermitted
+from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
     from gateway.buffer.views import ExportRow
@@ -62,14 +61,13 @@ async def _write(
 ) -> None:
     from gateway.buffer.reads import ReadOnlyStore
 
-    path = Path(settings.buffer.path)
     names = {one.name for one in settings.meters}
     ids = {send.key.meter_id for one in settings.meters for send in one.send}
     out = csv.writer(sys.stdout, lineterminator="\n")
     count = 0
-    there = _there(path)
+    path = buffer_of(settings)
     out.writerow(("meterID", "time", "value", "state"))
-    if there:
+    if path is not None:
         store = ReadOnlyStore(path)
         await store.open()
         try:
@@ -84,15 +82,6 @@ async def _write(
         raise GatewayError(
             f'no meter or meterID "{meter}" has readings', hint=f"one of {', '.join(sorted(names))}"
         )
-
-
-def _there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except PermissionError as error:  # the folder of a systemd service is root's
-        raise NotPermitted(
-            f"{path}: you may not read the buffer", hint="try again with sudo"
-        ) from error
 
 
 def _ways(meter: str | None, names: set[str], ids: set[str]) -> Iterable[dict[str, str]]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -23,6 +24,9 @@ from gateway.errors import (
     StoreUnavailable,
     TryLater,
 )
+
+if TYPE_CHECKING:
+    from gateway.config.settings import GatewayConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -52,6 +56,15 @@ def config_option(command: Command) -> Command:
         " /etc/meter-gateway/gateway.yaml.",
     )
     return option(command)
+
+
+def buffer_of(config: GatewayConfig) -> Path | None:
+    """The file of its buffer; None: there is none yet. Raises NotPermitted."""
+    path = Path(config.buffer.path)
+    try:
+        return path if path.exists() else None
+    except PermissionError as error:  # the folder of a systemd service is root's
+        raise NotPermitted(f"{path}: you may not look into this folder") from error
 
 
 def print_json(value: object) -> None:

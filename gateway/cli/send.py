@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import click
 
-from gateway.cli.output import config_option, counted, print_json
+from gateway.cli.output import buffer_of, config_option, counted, print_json
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.control import NotRunning, ask, socket_path
@@ -46,7 +45,7 @@ def send(
     try:
         view = ask(address, "send", timeout=150, sender=sender, dry_run=dry_run)
     except NotRunning:
-        if dry_run or not Path(settings.buffer.path).exists():
+        if dry_run or buffer_of(settings) is None:
             view = asyncio.run(_look(settings, sender))
         else:
             from gateway.app import send_alone
@@ -89,8 +88,8 @@ async def _look(config: GatewayConfig, name: str | None) -> dict[str, Any]:
         raise GatewayError(
             f"which sender? {name or ''}".strip(), hint=f"one of {', '.join(senders)}"
         )
-    path = Path(config.buffer.path)
-    if not path.exists():
+    path = buffer_of(config)
+    if path is None:
         return report_view(SendReport(name, b"[]", 0, 0, 0, None))
     store = Look(path)
     await store.open()

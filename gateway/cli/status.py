@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import click
 
-from gateway.cli.output import config_option, counted, print_json
+from gateway.cli.output import buffer_of, config_option, counted, print_json
 from gateway.clock import Instant
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
@@ -51,8 +50,8 @@ async def _at_rest(settings: GatewayConfig) -> View:
     now = Now(clock.boot_id, clock.boottime(), clock.now(), clock.synchronised())
     counts, pending, parked, last = Counts(), {}, [], {}
     next_request: dict[str, Instant | None] = {}
-    path = Path(settings.buffer.path)
-    if path.exists():
+    path = buffer_of(settings)
+    if path is not None:
         store = ReadOnlyStore(path)
         await store.open()
         try:
@@ -68,7 +67,7 @@ async def _at_rest(settings: GatewayConfig) -> View:
             await store.close()
     return {
         "service": {"running": False, "config": str(settings.path), "now": iso(now.wall)},
-        "buffer": {**counts_view(counts), "bytes": path.stat().st_size if path.exists() else 0},
+        "buffer": {**counts_view(counts), "bytes": path.stat().st_size if path else 0},
         "buses": [{"name": bus.name, "state": "not asked"} for bus in settings.buses],
         "meters": [
             {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-import os
 import subprocess
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 
 from gateway.buffer.settings import BufferSettings
 from gateway.buffer.store import Store
-from gateway.cli import main
 from gateway.clock import HOUR, SystemClock
 from gateway.metering.reading import Commit, Reading, Series, SeriesKey
 from tests.cli.world import ENTRY, call, environment, site
@@ -146,23 +144,3 @@ def test_a_file_that_is_no_buffer_is_an_error_and_left_alone(config: Path) -> No
     assert "Traceback" not in done.stderr
     assert "  try: " in done.stderr
     assert buffer.read_bytes() == b"not a database" * 100
-
-
-def test_who_may_not_read_the_buffer_is_told_so(
-    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As the folder of a systemd service is: root may look into it, others may not."""
-    buffer = site.parent / "kept" / "readings.db"
-    site.write_text(site.read_text() + f"buffer: {{path: {buffer}}}\n")
-    look = os.stat
-
-    def refuse(path: str | Path, **options: bool) -> os.stat_result:
-        if str(path) == str(buffer):
-            raise PermissionError(13, "Permission denied", str(path))
-        return look(path, **options)
-
-    monkeypatch.setattr(os, "stat", refuse)
-    assert main.run(["export", "--config", str(site)]) == 77
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert "try again with sudo" in shown.err

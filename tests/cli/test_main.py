@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -13,7 +14,14 @@ import gateway
 from gateway.cli import main
 from gateway.cli.output import render
 from gateway.errors import GatewayError, Mistake
+from tests.cli.world import call
+from tests.cli.world import site as site_in
+from tests.ordinary import ORDINARY
 
+METERS = (
+    "{name: main, bus: plant, unit: 1, profile: abb-b23,"
+    ' send: [{meterID: "1", quantity: active_energy_import_total}]}',
+)
 HEAVY = ("httpx", "pymodbus", "apscheduler", "rich", "sqlite3", "ruamel", "serial", "asyncio")
 
 
@@ -132,3 +140,32 @@ def test_the_caret_stands_below_the_place_on_any_line() -> None:
     assert first[1:3] == ["   3 | b: 1", "   9 | b: 2"]
     no_line = page([Mistake("f", 1, 1, "empty", "", 1, "write something")]).splitlines()
     assert no_line[1] == "     | write something"
+
+
+@pytest.fixture(params=["the folder", "the file"])
+def locked(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A site whose buffer's folder, or the buffer itself, is closed to its owner."""
+    config = site_in(tmp_path, "http://127.0.0.1:1/", METERS)
+    config.write_text(config.read_text().replace("path: readings.db", "path: kept/readings.db"))
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "readings.db").touch()
+    shut = tmp_path / "kept" if request.param == "the folder" else tmp_path / "kept/readings.db"
+    shut.chmod(0)
+    yield config
+    shut.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["send", "--dry-run"], ["send", "--now"], ["export"], ["run"]]
+)
+def test_a_user_who_may_not_see_the_buffer_is_told_so_by_every_command(
+    locked: Path, arguments: list[str]
+) -> None:
+    """As the folder of a systemd service is: root may look into it, others may not."""
+    done = call(*arguments, "--config", locked, before=ORDINARY)
+    assert done.returncode == 77, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    *_, said, hint = done.stderr.splitlines()
+    assert said.startswith("error: ")
+    assert f"{locked.parent}/kept/readings.db" in said
+    assert hint.startswith("  try: ")
