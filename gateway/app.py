@@ -281,7 +281,7 @@ class Gateway:
         meter = meter_named(plant.meters, str(request.get("meter")))
         sample = await plant.answer(plant.read(meter.name))
         link = plant.pollers[meter.settings.bus].link()
-        return meter_view(meter.settings, sample, link.error)
+        return meter_view(meter.settings, sample, link)
 
     async def _on_send(self, request: Mapping[str, Any]) -> Any:
         plant = self.plant
@@ -334,7 +334,7 @@ async def read_meter(config: GatewayConfig, name: str) -> dict[str, Any]:
         done = await poller.round([Ask(settings, tuple(registers), urgent=True)])
     finally:
         await poller.close()
-    return meter_view(settings, done.samples[0], poller.link().error)
+    return meter_view(settings, done.samples[0], poller.link())
 
 
 async def send_alone(config: GatewayConfig, sender: str | None, *, dry_run: bool) -> Any:

@@ -143,10 +143,10 @@ class DeviceException(MeterError):
 
 
 class LinkDown(GatewayError):
-    """The serial port or the TCP connection of a bus is gone."""
+    """The serial port or the TCP connection of a bus is gone; the message says only why."""
 
     def __init__(self, bus: str, message: str, *, hint: str = "") -> None:
-        super().__init__(f"{bus}: {message}", hint=hint)
+        super().__init__(message, hint=hint)
         self.bus = bus
 
 

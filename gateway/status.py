@@ -39,7 +39,7 @@ def counts_view(counts: Counts) -> dict[str, Any]:
     }
 
 
-def meter_view(settings: MeterSettings, sample: Sample, link_error: str) -> dict[str, Any]:
+def meter_view(settings: MeterSettings, sample: Sample, link: LinkReport) -> dict[str, Any]:
     """Everything one sample of a meter shows, as its display would: without the multiplier."""
     registers = {register.name: register for register in settings.profile.registers}
     shown, faults = [], dict(sample.faults)
@@ -68,7 +68,8 @@ def meter_view(settings: MeterSettings, sample: Sample, link_error: str) -> dict
         "at": iso(sample.at),
         "values": shown,
         "faults": faults,
-        "link_error": link_error,
+        "link": link.link,
+        "link_error": link.error,
         "raw": [
             {"function": block.function, "address": block.address, "words": list(block.words)}
             for block in sample.raw.blocks
@@ -150,6 +151,7 @@ class Status:
     def _bus(self, report: LinkReport) -> dict[str, Any]:
         return {
             "name": report.bus,
+            "link": report.link,
             "state": "up" if report.up else "down",
             "since": iso(self._plant.wall(report.since)),
             "error": report.error,

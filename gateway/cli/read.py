@@ -110,7 +110,7 @@ def _end(view: View) -> None:
 def _why_nothing(view: View) -> str:
     reasons = sorted(set(view["faults"].values()))
     if reasons == ["link_down"] and view["link_error"]:
-        return str(view["link_error"])
+        return f"{view['link']}: {view['link_error']}"
     return ", ".join(reasons)
 
 

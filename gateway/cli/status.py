@@ -133,7 +133,7 @@ def _screen(view: View) -> Iterable[str]:
                 bus["name"],
                 bus["state"],
                 f"{bus['load']:.1%}" if "load" in bus else "",
-                bus.get("error", "")[:60],
+                f"{bus['link']}: {bus['error']}" if bus.get("error") else "",
             )
             for bus in view["buses"]
         ),

@@ -13,9 +13,7 @@ import asyncio
 import binascii
 import contextlib
 import logging
-import os
 import random
-import ssl
 import struct
 import termios
 import traceback
@@ -31,7 +29,7 @@ from gateway.errors import BadAnswer, DeviceException, LinkDown, MeterTimeout
 from gateway.metering.reading import Block
 from gateway.modbus.frames import Request, Seen, Watch
 from gateway.modbus.plan import Read, character_time, silence_time
-from gateway.modbus.ports import flush, prepare, tls_context
+from gateway.modbus.ports import flush, prepare, tls_context, why
 from gateway.modbus.settings import BusSettings, SerialLink, TcpLink
 
 # It logs frames of all clients mixed, over several lines; what matters is logged by us.
@@ -318,16 +316,10 @@ class Bus:
             answer.set_exception(ConnectionException("given up"))
 
     def _link_down(self, error: BaseException) -> LinkDown:
-        link = self._link
-        where = link.path if isinstance(link, SerialLink) else f"{link.host}:{link.port}"
-        reason = str(error) or type(error).__name__
-        if isinstance(error, termios.error) and isinstance(error.args[0], int):
-            reason = os.strerror(error.args[0])
-        elif isinstance(error, ssl.SSLCertVerificationError):
-            reason = f"its certificate is not trusted: {error.verify_message}"
-        elif isinstance(error, TimeoutError):
+        reason = why(error, self._link)
+        if isinstance(error, TimeoutError):
             reason = f"no connection within {CONNECT_TIMEOUT:.0f} s"
-        return LinkDown(self.settings.name, f"{where}: {reason}", hint=_hint(link))
+        return LinkDown(self.settings.name, reason, hint=_hint(self._link))
 
 
 _SAID: Final[dict[Seen, str]] = {

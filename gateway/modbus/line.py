@@ -44,6 +44,8 @@ class LinkReport:
     """A bus as `status` shows it."""
 
     bus: str
+    link: str
+    """The port's path, or host and port."""
     up: bool
     since: float
     """Monotonic instant of the last change."""
@@ -142,7 +144,8 @@ class Line:
         """For `status`."""
         elapsed = max(self._clock.monotonic() - self._began, 1e-9)
         share = min(1.0, self.wire.busy / elapsed)
-        return LinkReport(self._settings.name, self.up, self._since, self._error, share)
+        name, link = self._settings.name, self._shown()
+        return LinkReport(name, link, self.up, self._since, self._error, share)
 
     def _shown(self) -> str:
         link = self._settings.link

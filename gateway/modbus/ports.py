@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import re
 import ssl
 import termios
+from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.modbus.settings import SerialLink, Tls
+from gateway.modbus.settings import Link, SerialLink, Tls
 
 _PTYS: Final = range(136, 144)
 """The major numbers of ptys (Linux, admin-guide/devices.txt)."""
+
+_OF_A_PORT: Final[Mapping[int, str]] = {
+    errno.ENOENT: "there is no such port",
+    errno.EACCES: "this user may not open it",
+    errno.EBUSY: "another program has it open",
+    errno.EAGAIN: "another program has it open",
+    errno.ENOTTY: "it is no serial port",
+    errno.EISDIR: "it is no serial port",
+    errno.EINVAL: "it does not take these settings",
+}
 
 
 def prepare(port: Any, link: SerialLink) -> None:
@@ -52,3 +65,29 @@ def tls_context(files: Tls | None) -> ssl.SSLContext:
     if files and files.certificate:
         context.load_cert_chain(files.certificate, files.key)
     return context
+
+
+def why(error: BaseException, link: Link) -> str:
+    """Why a port or a connection could not be opened, in words; which one is not in them."""
+    number = _number(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return "TLS: " + re.sub(r"^\[.*?\] *| *\(_ssl.*\)$", "", str(error))
+    if isinstance(link, SerialLink) and number in _OF_A_PORT:
+        return _OF_A_PORT[number]
+    said = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
+    said = said[:1].lower() + said[1:]
+    if number in (errno.ENOENT, errno.EACCES, errno.EISDIR):
+        return f"a file under `tls`: {said}"  # a socket has no such error
+    return said or type(error).__name__
+
+
+def _number(error: BaseException) -> int:
+    """Its errno, which pyserial and asyncio may have put into their text only; else 0."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if isinstance(error, termios.error) and isinstance(error.args[0], int):
+        return error.args[0]
+    found = re.search(r"(?:\[Errno |\()(\d+)(?:\]|, ')", str(error))
+    return int(found[1]) if found else 0

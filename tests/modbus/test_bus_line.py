@@ -240,20 +240,20 @@ async def test_a_port_that_is_not_there_or_in_use_is_a_link_that_is_down(tmp_pat
     clock = SystemClock()
     for path in (str(tmp_path / "nothing"), str(tmp_path)):
         bus = Bus(BusSettings("riser", SerialLink(path)), clock, random=random.Random(1))
-        with pytest.raises(LinkDown, match="riser"):
+        with pytest.raises(LinkDown, match=r"no such port|no serial port"):
             await bus.open()
         assert not bus.is_open
     with line(at_once) as served:
         # ptys refuse parity with termios.error, which is no OSError, once the port is open.
         odd = SerialLink(served.path, parity="odd")
         bus = Bus(BusSettings("riser", odd), clock, random=random.Random(1))
-        with pytest.raises(LinkDown, match="Invalid argument"):
+        with pytest.raises(LinkDown, match="does not take these settings"):
             await bus.open()
         async with opened(SerialLink(served.path)):
             second = Bus(
                 BusSettings("riser", SerialLink(served.path)), clock, random=random.Random(1)
             )
-            with pytest.raises(LinkDown):
+            with pytest.raises(LinkDown, match="another program has it open"):
                 await second.open()
 
 
