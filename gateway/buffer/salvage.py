@@ -53,12 +53,12 @@ def prepare(path: Path, now: Instant) -> Found:
         aside = files.aside_name(path, now)
         files.replace(path, aside)
         found = Found(set_aside=aside, slots_lost=True)
+    _may_be_written(path)
     if not path.exists():
         if wal.exists() or files.beside(path, ".ballast").exists():
             return evolve(rebuild(path, now), set_aside=None, deleted=True, slots_lost=True)
         make(path)
         return Found(new=True)
-    _may_be_written(path)
     try:
         if path.stat().st_size == 0:  # SQLite would take it for a new database
             raise StoreDamaged(f"{path} is empty")
@@ -85,7 +85,7 @@ def _may_be_written(path: Path) -> None:
             f"{path.parent}: files may not be made here",
             hint="run it as the user that owns the buffer, or set buffer.path",
         )
-    with path.open("r+b"):
+    with contextlib.suppress(FileNotFoundError), path.open("r+b"):
         pass  # SQLite would call it "unable to open"
 
 

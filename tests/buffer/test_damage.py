@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gateway.buffer import schema
-from gateway.errors import NotPermitted, StoreDamaged, StoreNewer
+from gateway.errors import StoreDamaged, StoreNewer
 from gateway.metering.reading import Commit, Counts
 from tests.buffer.damage import METERS, MOMENTS, clear, everything_there, well_used
 from tests.buffer.made import (
@@ -25,6 +26,7 @@ from tests.buffer.made import (
     store_at,
     take,
 )
+from tests.ordinary import ORDINARY
 
 EVENTS = ("buffer.set_aside",)
 
@@ -307,14 +309,28 @@ async def test_a_crash_between_the_renames_of_a_salvage_is_finished_at_the_next_
     await again.close()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may do anything")
-async def test_a_folder_that_may_not_be_written_is_not_permitted(tmp_path: Path) -> None:
+OPENS = """
+import asyncio, pathlib, sys
+from gateway.errors import NotPermitted
+from tests.buffer.made import store_at
+store = store_at(pathlib.Path(sys.argv[1]))
+try:
+    asyncio.run(store.open())
+except NotPermitted as error:
+    print(error)
+"""
+
+
+def test_a_folder_that_may_not_be_written_is_not_permitted(tmp_path: Path) -> None:
+    path = tmp_path / "readings.db"
     tmp_path.chmod(0o555)
-    store = store_at(tmp_path / "readings.db")
-    with pytest.raises(NotPermitted):
-        await store.open()
+    done = subprocess.run(
+        [*ORDINARY, sys.executable, "-c", OPENS, str(path)],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
     tmp_path.chmod(0o755)
-    await store.close()
+    assert done.stdout == f"{tmp_path}: files may not be made here\n", done.stderr
+    assert not path.exists()
 
 
 def test_every_result_code_of_a_damaged_file_means_damage() -> None:
