@@ -331,7 +331,7 @@ async def read_meter(config: GatewayConfig, name: str) -> dict[str, Any]:
     profile = settings.profile
     registers = dict.fromkeys(part for q in profile.quantities() for part in profile.needs(q))
     try:
-        done = await poller.round([Ask(settings, tuple(registers), urgent=True)])
+        done = await poller.round([Ask(settings, tuple(registers), by_hand=True)])
     finally:
         await poller.close()
     return meter_view(settings, done.samples[0], poller.link())

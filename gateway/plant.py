@@ -171,7 +171,7 @@ class Plant:
         settings = meter_named(self.meters, name).settings
         profile = settings.profile
         registers = dict.fromkeys(part for q in profile.quantities() for part in profile.needs(q))
-        asked = Ask(settings, tuple(registers), urgent=True)
+        asked = Ask(settings, tuple(registers), by_hand=True)
         return (await self.pollers[settings.bus].round([asked])).samples[0]
 
     def failed(self) -> tuple[str, BaseException | None] | None:

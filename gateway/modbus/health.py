@@ -1,7 +1,8 @@
 """What is known of a unit: alive or not, how long it takes, and its share of the line. Pure.
 
 A unit that does not answer costs one timeout and is then asked less and less often, by one short
-read. All silent units of a bus together get a tenth of its time. Instants are monotonic seconds.
+read. All silent units of a bus together get a tenth of its time, so that those that answer keep
+theirs. Instants are monotonic seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ LATEST_ANSWER: Final = 30.0
 """Seconds after which no answer comes any more, not from behind a gateway's queue either."""
 SHARE_OF_DEAD: Final = 0.1
 """Of a bus's time, for all its silent units together."""
-_CREDIT: Final = 5.0  # seconds of probes that a bus may save up
+_CREDIT: Final = 5.0  # seconds of probes that a bus may save up while all is well
 _MARGIN: Final = 3.0  # a timeout is so many times the slowest answer
 _FORGET: Final = 0.98  # the slowest answer fades by this with each quicker one
 
@@ -90,6 +91,11 @@ class Unit:
     _damaged: int = 0
     _counted: int = 0
     _noisy_until: float = 0.0
+
+    @property
+    def seen(self) -> bool:
+        """Has it ever answered?"""
+        return self.last_answer is not None
 
     def timeout(self, read: Read) -> float:
         """Seconds to wait for the answer to a read: learnt from those that came."""
@@ -190,19 +196,22 @@ class Unit:
 
 @define
 class Budget:
-    """The time that a bus may spend on units that do not answer."""
+    """The time that a bus may spend on units that do not answer, from `_at` on."""
 
+    _at: float
     share: float = SHARE_OF_DEAD
-    _credit: float = _CREDIT
-    _at: float | None = None
+    _credit: float = 0.0
 
     def allows(self, cost: float, now: float) -> bool:
         """Is there room for a probe of that length?"""
-        if self._at is not None:
-            self._credit = min(_CREDIT, self._credit + (now - self._at) * self.share)
+        self._credit = min(_CREDIT, self._credit + (now - self._at) * self.share)
         self._at = now
         return self._credit >= cost
 
     def spend(self, seconds: float) -> None:
         """A probe took that long."""
         self._credit -= seconds
+
+    def refill(self) -> None:
+        """The line itself was at fault, and is mended: whoever is back is to be found soon."""
+        self._credit = _CREDIT

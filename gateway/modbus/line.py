@@ -78,11 +78,11 @@ class Line:
         """Has the last request over it come through, answered or not?"""
         return bool(self._up)
 
-    async def ready(self) -> bool:
-        """Open the link unless it is open, or was lost a moment ago."""
+    async def ready(self, *, at_once: bool = False) -> bool:
+        """Open the link unless it is open, or was lost a moment ago (`at_once`: even then)."""
         if self.wire.is_open:
             return True
-        if self._clock.monotonic() < self._next_try:
+        if self._clock.monotonic() < self._next_try and not at_once:
             return False
         try:
             await self._open()

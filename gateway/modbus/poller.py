@@ -34,6 +34,8 @@ class Ask:
     registers: tuple[Register, ...]
     urgent: bool = False
     """The boundary of an interval: goes first."""
+    by_hand: bool = False
+    """A person wants to know: asked whatever is known of it."""
 
 
 @frozen
@@ -73,7 +75,7 @@ class Poller:
         self._clock = clock
         self._wire = wire or Bus(settings, clock, random=random)
         self._line = Line(settings, self._wire, clock, random)
-        self._budget = Budget()
+        self._budget = Budget(clock.monotonic())
         self._asking = asyncio.Lock()
         self.asking_since: float | None = None
         """Monotonic instant at which the round under way began."""
@@ -148,9 +150,9 @@ class Poller:
         reader = self._reader(ask)
         answer = Answer(self._clock, ask.registers)
         asked_before = reader.tally.requests
-        if not await self._line.ready():
+        if not await self._line.ready(at_once=ask.by_hand):
             answer.fail(ask.registers, "link_down")
-        elif not self._worth_asking(reader.unit, urgent=ask.urgent):
+        elif not ask.by_hand and not self._worth_asking(reader.unit, urgent=ask.urgent):
             answer.fail(ask.registers, "offline")
             self._judge(reader, answer)
         else:
@@ -161,30 +163,41 @@ class Poller:
 
     async def _read(self, reader: MeterReader, ask: Ask, answer: Answer) -> None:
         unit, began = reader.unit, self._clock.monotonic()
-        was_silent = unit.silent > 0
+        was_alive, somebody_answered = not unit.silent, self._somebody_answers()
         try:
             await reader.read(ask.registers, answer)
         except LinkDown as error:
             self._line.lost(error)
             answer.fail(ask.registers, "link_down")
-        if was_silent and unit.silent:
-            waited = self._clock.monotonic() - began
-            self._budget.spend(self._cost(waited))
+        now = self._clock.monotonic()
+        if not somebody_answered and not unit.silent:
+            self._budget.refill()
+            for other in self._readers.values():
+                other.unit.next_try = now
+        elif unit.silent and self._somebody_answers() and not (was_alive and unit.seen):
+            self._budget.spend(self._cost(now - began))
 
     # ------------------------------------------------------------------------------- its health
 
+    def _somebody_answers(self) -> bool:
+        """Is there a unit that what the silent ones cost would be taken from?"""
+        return any(not reader.unit.silent for reader in self._readers.values())
+
     def _cost(self, waited: float) -> float:
-        """Seconds of the bus that a wait in vain takes: a line is then left quiet as long."""
-        return 2 * waited if self._on_a_line else waited
+        """Seconds of the bus that a wait in vain takes: a line is left quiet after it."""
+        longest = self._settings.timeout / 1000
+        return max(waited, min(2 * waited, longest)) if self._on_a_line else waited
 
     def _worth_asking(self, unit: Unit, *, urgent: bool) -> bool:
         """Is there time for it, if it does not answer?"""
         if not unit.silent:
             return True
         now = self._clock.monotonic()
-        return unit.due(now, urgent=urgent) and self._budget.allows(
-            self._cost(unit.report().timeout), now
-        )
+        if not unit.due(now, urgent=urgent):
+            return False
+        if now >= unit.next_try and not self._somebody_answers():
+            return True
+        return self._budget.allows(self._cost(unit.report().timeout), now)
 
     def _judge(self, reader: MeterReader, answer: Answer) -> None:
         """State changes are logged, repetitions counted."""

@@ -94,6 +94,8 @@ class LateWire(ToldWire):
         super().__init__(clock)
         self._late = late
         self._coming: list[tuple[float, Read]] = []
+        self.longest = 1.0
+        """Seconds that a wait and the quiet after it take at most."""
         self._quiet_for = 0.0
 
     async def read(self, unit: int, read: Read, *, timeout: float, pause: float = 0.0) -> Block:
@@ -111,15 +113,15 @@ class LateWire(ToldWire):
             if answered.shape == read.shape:
                 self.turnaround = at - now
                 return Block(read.function, read.address, truth(answered).words)
-            self._quiet_for = timeout
+            self._quiet_for = min(timeout, self.longest - timeout)
             raise BadAnswer("riser", unit, str(read), "of another length", reason="length")
         await clock.sleep(now + timeout - clock.monotonic())
-        self._quiet_for = timeout
+        self._quiet_for = min(timeout, self.longest - timeout)
         raise MeterTimeout("riser", unit, str(read), "no answer")
 
     async def _drain(self) -> None:
-        """Until nothing has come for so long as was waited, or for three times that, as the bus
-        does; what comes meanwhile is forgotten."""
+        """As the bus does: until nothing has come for so long as was waited, or for three times
+        that, both together at most the longest wait; what comes meanwhile is forgotten."""
         end = self.clock.monotonic() + 3 * self._quiet_for
         while self._quiet_for and (now := self.clock.monotonic()) < end:
             if not self._coming or self._coming[0][0] > now + self._quiet_for:
