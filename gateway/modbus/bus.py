@@ -42,6 +42,8 @@ CONNECT_TIMEOUT: Final = 5.0
 _NEVER: Final = 1 << 62  # pymodbus closes after so many failed calls; closing is ours
 _DRAINS: Final = 3
 """A line that is never quiet is given up draining after this many timeouts' time."""
+_SLACK: Final = 0.01  # seconds that a busy machine may be late to end a wait
+_AT_LEAST: Final = 0.9  # of a timeout is left to the unit, however long its frames take
 _BUFFER: Final = 1024
 """Bytes of one wait for an answer: the longest, in ASCII, has 513; the rest is for noise."""
 
@@ -96,6 +98,8 @@ class Bus:
         if isinstance(settings.link, SerialLink):
             self.character = character_time(settings.link)
             self._silence = max(self._silence, silence_time(settings.link))
+        self._longest = settings.timeout / 1000 - self._silence - _SLACK
+        """Seconds that a unit may take in vain, from its request to the next one's silence."""
 
     @property
     def is_open(self) -> bool:
@@ -195,7 +199,8 @@ class Bus:
 
     async def read(self, unit: int, read: Read, *, timeout: float, pause: float = 0.0) -> Block:
         """Ask once, after `pause` seconds of silence or what the line needs. `timeout`: seconds
-        that the unit may take to begin its answer; its time on the wire comes on top.
+        that the unit may take to begin its answer; its time on the wire comes on top. On a line
+        a unit that does not answer takes about the bus's longest timeout at most, in all.
 
         Raises MeterTimeout, BadAnswer, DeviceException or LinkDown; ValueError for unit 0 on a
         line, which nobody answers. A line is left to calm down before the next request, and a
@@ -235,7 +240,7 @@ class Bus:
         context = client.ctx
         if not self._over_socket:
             flush(context.transport.sync_serial)
-        context.comm_params.timeout_connect = self.wire_time(read) + timeout
+        context.comm_params.timeout_connect = self._wait(read, timeout)
         self._asked, self._verdict = (unit, read), "nothing"
         try:
             answer = await self._send(client, unit, read)
@@ -268,13 +273,23 @@ class Bus:
         if not self._over_socket:
             # Whatever is still on its way may arrive now. Silence counts from the end of our
             # wait, noise from its last byte.
-            since = self._heard if seen == "crc" else now
-            self._drain = (timeout, since, now + _DRAINS * timeout)
+            if seen == "crc":
+                self._drain = (timeout, self._heard, now + _DRAINS * timeout)
+            else:
+                quiet = max(0.0, min(timeout, self._longest - self._wait(read, timeout)))
+                self._drain = (quiet, now, now + _DRAINS * timeout)
         elif verdict not in ("unit", "function", "length"):
             await self.close()  # a late answer dies with its connection
         if seen in ("nothing", "echo"):
             raise MeterTimeout(name, unit, block, "no answer") from error
         raise BadAnswer(name, unit, block, _SAID[seen], reason=seen) from error
+
+    def _wait(self, read: Read, timeout: float) -> float:
+        """Seconds from a request on after which its answer is given up."""
+        if self._over_socket:
+            return timeout
+        frames = self.wire_time(read)
+        return max(min(frames + timeout, self._longest), frames + _AT_LEAST * timeout)
 
     def wire_time(self, read: Read) -> float:
         """Seconds that request and answer take on the line together; 0 over TCP."""
