@@ -76,12 +76,12 @@ class BusCost:
     def worst_round(self) -> float:
         """Milliseconds of the first round if all meters but the slowest are silent.
 
-        Each costs its timeout, and as long to drain; afterwards they get a tenth of the time.
+        Each costs its timeout; afterwards they get a tenth of the time.
         """
         if not self.meters:
             return 0
         slowest = max(meter.millis for meter in self.meters)
-        return slowest + (len(self.meters) - 1) * 2 * self.timeout
+        return slowest + (len(self.meters) - 1) * self.timeout
 
 
 @frozen
