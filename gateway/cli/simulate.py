@@ -9,59 +9,90 @@ import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import click
+from attrs import frozen
 
+from gateway.cli.faults import FORM, explained, read_fault, read_script
 from gateway.cli.output import config_option
-from gateway.clock import Millis
 from gateway.config import Library, UnknownProfile, find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.errors import GatewayError
+from gateway.metering.profile import DeviceProfile
 from gateway.metering.settings import MeterSettings
+from gateway.modbus.faults import Fault
 from gateway.modbus.served import SimulatedEndpoint, SimulatedLine, wall
 from gateway.modbus.settings import SerialLink, TcpLink
-from gateway.modbus.simulator import FAULTS, Fault, SimulatedMeter
+from gateway.modbus.simulator import SERIAL_NUMBER, SimulatedMeter
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _BAUDRATES: Final = ("1200", "2400", "4800", "9600", "19200", "38400", "57600", "115200")
+_FTDI_FIFO: Final = 62
 
 
-@click.command()
+@click.command(epilog=explained())
 @config_option
-@click.option("--profile", help="One meter of this profile, instead of a configuration's.")
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    metavar="NAME[:UNIT][@BAUDRATE]",
+    help="A meter of this profile, instead of a configuration's; as often as you like, or `all`.",
+)
 @click.option("--unit", type=click.IntRange(1, 247), default=1, show_default=True)
-@click.option("--tcp", metavar="HOST:PORT", help="Serve the profile here (loopback).")
-@click.option("--serial", metavar="LINK", help="Serve the profile on a pty linked at this path.")
+@click.option("--tcp", metavar="HOST:PORT", help="Serve the profiles here (loopback).")
+@click.option("--framing", type=click.Choice(("tcp", "rtu", "ascii")), help="On TCP; else tcp.")
+@click.option("--serial", metavar="LINK", help="Serve the profiles on a pty linked at this path.")
 @click.option("--baudrate", type=click.Choice(_BAUDRATES), default="9600", show_default=True)
+@click.option(
+    "--turnaround",
+    type=click.IntRange(0, 10_000),
+    metavar="MS",
+    help="From the end of a request to its answer. Default: 10 on a line, 5 on TCP.",
+)
+@click.option(
+    "--latency",
+    type=click.IntRange(0, 255),
+    default=0,
+    metavar="MS",
+    help="What an adapter of the line holds bytes back; 16 for FTDI as it comes.",
+)
 @click.option(
     "--fault",
     "faults",
     multiple=True,
     metavar="FAULT",
-    help="KIND[:METER][@FROM..TO][%RATE], such as silent@10s..20s, crc%10 or late:lift."
-    f" Kinds: {', '.join(FAULTS)}.",
+    help=f"{FORM}: silent@10s..20s, crc%10, exception=2, late:lift. As often as you like.",
 )
+@click.option("--script", metavar="FILE", help="More faults, one a line; # begins a comment.")
 def simulate(
     config: str | None,
-    profile: str | None,
+    profiles: tuple[str, ...],
     unit: int,
     tcp: str | None,
+    framing: Literal["tcp", "rtu", "ascii"] | None,
     serial: str | None,
     baudrate: str,
+    turnaround: int | None,
+    latency: int,
     faults: tuple[str, ...],
+    script: str | None,
 ) -> None:
     """Serve simulated meters until interrupted.
 
-    With --profile one meter of that model, else every meter of the configuration: TCP buses on
-    loopback, serial buses on a pty that is linked at the path of the configuration where that is
-    free. Prints where they are, as YAML to paste.
+    With --profile one meter or several of those models, at one unit after the other from --unit
+    on; else every meter of the configuration: TCP buses on loopback, serial buses on a pty that is
+    linked at the path of the configuration where that is free. Prints where they are, as YAML to
+    paste.
     """
-    parsed = [_fault(text) for text in faults]
-    if profile is not None:
-        scene = _of_profile(profile, unit, tcp, serial, int(baudrate), parsed)
+    parsed = [read_fault(text, "--fault") for text in faults] + read_script(script)
+    if profiles:
+        places = _Places(tcp, framing or "tcp", serial, int(baudrate))
+        scene = _of_profiles(_casts(profiles, unit), places, parsed)
     else:
         scene = _of_config(load(find_path(config), tokens=False).config, parsed)
+    scene.pace(turnaround, latency)
     asyncio.run(scene.serve())
 
 
@@ -73,6 +104,17 @@ class _Scene:
         self.endpoints: list[tuple[str, SimulatedEndpoint]] = []
         self.meters: list[str] = []
         """YAML to paste for those that are in no configuration."""
+
+    def pace(self, turnaround: int | None, latency: int) -> None:
+        """Milliseconds that meters and adapters take."""
+        for _, line, _ in self.lines:
+            if turnaround is not None:
+                line.turnaround = turnaround / 1000
+            if latency:
+                line.latency, line.fifo = latency / 1000, _FTDI_FIFO
+        for _, endpoint in self.endpoints:
+            if turnaround is not None:
+                endpoint.turnaround = turnaround / 1000
 
     async def serve(self) -> None:
         """Until SIGINT or SIGTERM."""
@@ -93,7 +135,8 @@ class _Scene:
             for name, endpoint in self.endpoints:
                 port = await _listening(endpoint)
                 host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-                where.append(f'  {name}: {{tcp: "{host}:{port}"}}')
+                framing = "" if endpoint.framing == "tcp" else f", framing: {endpoint.framing}"
+                where.append(f'  {name}: {{tcp: "{host}:{port}"{framing}}}')
             click.echo("\n".join([*where, *self.meters]))
             click.echo("serving; end with Ctrl-C", err=True)
             await ended.wait()
@@ -126,43 +169,87 @@ def _linked(link: Path, path: str) -> bool:
     return True
 
 
-def _of_profile(
-    name: str,
-    unit: int,
-    tcp: str | None,
-    serial: str | None,
-    baudrate: int,
-    faults: Sequence[tuple[str, Fault]],
-) -> _Scene:
+@frozen
+class _Cast:
+    """A meter to be simulated."""
+
+    name: str
+    profile: DeviceProfile
+    unit: int
+    baudrate: int | None
+
+
+@frozen
+class _Places:
+    """Where profiles are served."""
+
+    tcp: str | None
+    framing: Literal["tcp", "rtu", "ascii"]
+    serial: str | None
+    baudrate: int
+
+
+def _casts(texts: Sequence[str], unit: int) -> list[_Cast]:
     library = Library(None)
-    try:
-        profile = library.get(name)
-    except UnknownProfile as unknown:
-        hint = unknown.suggestion or "`meter-gateway profiles list` shows them"
-        raise GatewayError(str(unknown), hint=hint) from None
-    if any(of for of, _ in faults):
-        raise click.UsageError("--fault: there is one meter, leave its name out")
-    meter = SimulatedMeter(profile, unit, wall(), faults=[fault for _, fault in faults])
+    found: list[_Cast] = []
+    for text in library.names() if tuple(texts) == ("all",) else texts:
+        match = _PROFILE.fullmatch(text)
+        if match is None or (match["baud"] and match["baud"] not in _BAUDRATES):
+            rates = ", ".join(_BAUDRATES)
+            message = f"{text}: write NAME[:UNIT][@BAUDRATE]; baud rates: {rates}"
+            raise click.BadParameter(message, param_hint="--profile")
+        try:
+            profile = library.get(match["name"])
+        except UnknownProfile as unknown:
+            hint = unknown.suggestion or "`meter-gateway profiles list` shows them"
+            raise GatewayError(str(unknown), hint=hint) from None
+        unit = int(match["unit"] or unit)
+        if not 1 <= unit <= 247:
+            raise click.BadParameter(f"{text}: units are 1 to 247", param_hint="--profile")
+        again = sum(cast.profile is profile for cast in found)
+        name = f"{profile.name}-{again + 1}" if again else profile.name
+        found.append(_Cast(name, profile, unit, int(match["baud"]) if match["baud"] else None))
+        unit += 1
+    return found
+
+
+def _of_profiles(
+    casts: Sequence[_Cast], places: _Places, faults: Sequence[tuple[str, Fault]]
+) -> _Scene:
+    known = [cast.name for cast in casts]
+    _check_names(known, faults)
+    meters = [
+        _meter(
+            cast.profile,
+            cast.unit,
+            cast.name,
+            faults,
+            baudrate=cast.baudrate,
+            serial_number=str(int(SERIAL_NUMBER) + number),
+        )
+        for number, cast in enumerate(casts)
+    ]
     scene = _Scene()
+    tcp, serial = places.tcp, places.serial
     bus = "line" if serial is not None else "meter"
-    scene.meters = ["meters:", f"  - {{name: {name}, bus: {bus}, unit: {unit}, profile: {name}}}"]
+    scene.meters = ["meters:"] + [
+        f"  - {{name: {c.name}, bus: {bus}, unit: {c.unit}, profile: {c.profile.name}}}"
+        for c in casts
+    ]
     if serial is not None:
-        line = SimulatedLine([meter], SerialLink(serial, baudrate))
+        line = SimulatedLine(meters, SerialLink(serial, places.baudrate))
         scene.lines.append(("line", line, Path(serial)))
     if tcp is not None or serial is None:
         host, _, port = (tcp or "127.0.0.1:0").rpartition(":")
         if host not in _LOOPBACK or not port.isdecimal() or int(port) > 65_535:
             raise click.UsageError(f"--tcp {tcp}: write 127.0.0.1:5020; loopback only")
-        scene.endpoints.append(("meter", SimulatedEndpoint([meter], host=host, port=int(port))))
+        endpoint = SimulatedEndpoint(meters, framing=places.framing, host=host, port=int(port))
+        scene.endpoints.append(("meter", endpoint))
     return scene
 
 
 def _of_config(config: GatewayConfig, faults: Sequence[tuple[str, Fault]]) -> _Scene:
-    known = {meter.name for meter in config.meters}
-    for name, _ in faults:
-        if name and name not in known:
-            hint = f"one of {', '.join(sorted(known))}"
-            raise GatewayError(f'--fault: no meter is named "{name}"', hint=hint)
+    _check_names([meter.name for meter in config.meters], faults)
     scene = _Scene()
     for bus in config.buses:
         meters = [_simulated(m, faults) for m in config.meters if m.bus == bus.name]
@@ -179,11 +266,33 @@ def _of_config(config: GatewayConfig, faults: Sequence[tuple[str, Fault]]) -> _S
 
 
 def _simulated(settings: MeterSettings, faults: Sequence[tuple[str, Fault]]) -> SimulatedMeter:
-    mine = [fault for name, fault in faults if name in ("", settings.name)]
-    serial = settings.serial_number or "12345678"
-    return SimulatedMeter(
-        settings.profile, settings.unit, wall(), serial_number=serial, faults=mine
-    )
+    serial = settings.serial_number or SERIAL_NUMBER
+    return _meter(settings.profile, settings.unit, settings.name, faults, serial_number=serial)
+
+
+def _check_names(known: Sequence[str], faults: Sequence[tuple[str, Fault]]) -> None:
+    for name, _ in faults:
+        if name and name not in known:
+            hint = f"one of {', '.join(sorted(known))}"
+            raise GatewayError(f'--fault: no meter is named "{name}"', hint=hint)
+
+
+def _meter(
+    profile: DeviceProfile,
+    unit: int,
+    name: str,
+    faults: Sequence[tuple[str, Fault]],
+    *,
+    baudrate: int | None = None,
+    serial_number: str,
+) -> SimulatedMeter:
+    mine = [fault for of, fault in faults if of in ("", name)]
+    try:
+        return SimulatedMeter(
+            profile, unit, wall(), serial_number=serial_number, faults=mine, baudrate=baudrate
+        )
+    except ValueError as error:
+        raise GatewayError(f"{name}: {error}", hint="another serial number") from error
 
 
 def _endpoint(link: TcpLink, meters: Sequence[SimulatedMeter]) -> SimulatedEndpoint:
@@ -199,21 +308,4 @@ def _endpoint(link: TcpLink, meters: Sequence[SimulatedMeter]) -> SimulatedEndpo
     return SimulatedEndpoint(meters, framing=link.framing, host=host, port=port)
 
 
-_FAULT = re.compile(
-    r"(?P<kind>[a-z_]+)(:(?P<meter>[^@%]+))?(@(?P<start>\d+)s?\.\.((?P<end>\d+)s?)?)?"
-    r"(%(?P<rate>\d+))?"
-)
-
-
-def _fault(text: str) -> tuple[str, Fault]:
-    """The meter it is for ("" for all), and the fault."""
-    match = _FAULT.fullmatch(text)
-    if match is None or match["kind"] not in FAULTS:
-        kinds = ", ".join(FAULTS)
-        raise click.BadParameter(
-            f"{text}: write KIND[:METER][@FROM..TO][%RATE]; kinds: {kinds}", param_hint="--fault"
-        )
-    start: Millis = int(match["start"] or 0) * 1000
-    end = int(match["end"]) * 1000 if match["end"] else None
-    rate = int(match["rate"]) / 100 if match["rate"] else 1.0
-    return match["meter"] or "", Fault(match["kind"], start, end, rate)
+_PROFILE: Final = re.compile(r"(?P<name>[^:@]+)(:(?P<unit>\d{1,3}))?(@(?P<baud>\d+))?")

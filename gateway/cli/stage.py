@@ -13,9 +13,10 @@ from gateway.clock import SECOND, Instant, Millis
 from gateway.config import Library
 from gateway.energinet.standin import StandIn
 from gateway.metering.reading import As
+from gateway.modbus.faults import Fault
 from gateway.modbus.served import SimulatedEndpoint, SimulatedLine, wall
 from gateway.modbus.settings import SerialLink
-from gateway.modbus.simulator import Fault, SimulatedMeter
+from gateway.modbus.simulator import SimulatedMeter
 
 ZONE: Final = "Europe/Oslo"
 EVERY: Final[Millis] = 5 * SECOND

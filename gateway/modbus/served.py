@@ -7,7 +7,8 @@ its own, so that its times hold whatever the event loop does.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import heapq
+import math
 import os
 import random
 import select
@@ -16,16 +17,16 @@ import termios
 import threading
 import time
 import tty
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from gateway.clock import Instant
-from gateway.modbus.frames import crc16, lrc
 from gateway.modbus.plan import character_time, silence_time
+from gateway.modbus.replies import reply_to, unwrap
 from gateway.modbus.settings import Framing, SerialLink
-from gateway.modbus.simulator import Fault, SimulatedMeter
+from gateway.modbus.simulator import SimulatedMeter
 
 FIFO: Final = 8
 """Bytes that a UART hands over at a time."""
@@ -35,6 +36,8 @@ _SPEEDS: Final = {
     for baud in (1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)
 }
 _SPIN: Final = 0.0002
+_LOOK: Final = 0.1
+"""Seconds of silence after which half a request is forgotten."""
 
 
 def wall() -> Instant:
@@ -42,124 +45,24 @@ def wall() -> Instant:
     return time.time_ns() // 1_000_000
 
 
-def wrap(unit: int, pdu: bytes, framing: Framing, transaction: int = 0) -> bytes:
-    """A PDU as a frame."""
-    body = bytes([unit]) + pdu
-    if framing == "rtu":
-        return body + crc16(body)
-    if framing == "ascii":
-        return b":" + (body + bytes([lrc(body)])).hex().upper().encode() + b"\r\n"
-    return transaction.to_bytes(2, "big") + b"\0\0" + len(body).to_bytes(2, "big") + body
-
-
-def unwrap(data: bytes, framing: Framing) -> tuple[int, int, bytes, int] | None:
-    """The first request in the bytes: unit, transaction, PDU, bytes used; None: not whole yet."""
-    if framing == "rtu":
-        for start in range(max(0, len(data) - 7)):
-            frame = data[start : start + 8]
-            if crc16(frame[:-2]) == frame[-2:]:
-                return frame[0], 0, frame[1:-2], start + 8
-        return None
-    if framing == "ascii":
-        start = data.find(b":")
-        end = data.find(b"\r\n", start)
-        if start < 0 or end < 0:
-            return None
-        with contextlib.suppress(ValueError):
-            body = bytes.fromhex(data[start + 1 : end].decode("ascii", "replace"))
-            if len(body) > 2 and lrc(body[:-1]) == body[-1]:
-                return body[0], 0, body[1:-1], end + 2
-        return 0, 0, b"", end + 2
-    if len(data) < 6 or len(data) < (size := 6 + int.from_bytes(data[4:6], "big")):
-        return None
-    return data[6], int.from_bytes(data[:2], "big"), data[7:size], size
-
-
-@define
-class Reply:
-    """What goes out for one request: pieces, each after a pause."""
-
-    pieces: list[tuple[float, bytes]] = field(factory=list)
-    drop: bool = False
-
-
-def reply_to(
-    meter: SimulatedMeter,
-    frame: bytes,
-    pdu: bytes,
-    framing: Framing,
-    transaction: int,
-    at: Instant,
-    draw: random.Random,
-) -> Reply:
-    """The meter's answer, with the fault that it has right now."""
-    unit = meter.unit
-    fault = meter.fault(at, draw)
-    answer = meter.answer(pdu, at)
-    if fault is None:
-        return Reply([(0.0, wrap(unit, answer, framing, transaction))])
-    return _faulty(fault, unit, frame, pdu, answer, framing, transaction, draw)
-
-
-def _faulty(
-    fault: Fault,
-    unit: int,
-    frame: bytes,
-    pdu: bytes,
-    answer: bytes,
-    framing: Framing,
-    transaction: int,
-    draw: random.Random,
-) -> Reply:
-    def whole(pdu: bytes, unit: int = unit) -> bytes:
-        return wrap(unit, pdu, framing, transaction)
-
-    right = whole(answer)
-    kind = fault.kind
-    if kind == "silent":
-        return Reply()
-    if kind == "drop":
-        return Reply(drop=True)
-    if kind == "late":
-        return Reply([(fault.seconds, right)])
-    if kind in ("exception", "busy"):
-        code = 6 if kind == "busy" else fault.code
-        return Reply([(0.0, whole(bytes([pdu[0] | 0x80, code])))])
-    if kind == "crc":
-        place = draw.randrange(len(right))
-        turned = right[place] ^ 1 << draw.randrange(8)
-        return Reply([(0.0, right[:place] + bytes([turned]) + right[place + 1 :])])
-    half = len(right) // 2
-    other = wrap(unit % 247 + 1, answer, framing, transaction)
-    shorter = answer[:1] + bytes([max(0, answer[1] - 2)]) + answer[2:-2]
-    swapped = bytes([{3: 4, 4: 3, 1: 2, 2: 1}.get(answer[0], answer[0])]) + answer[1:]
-    pieces: dict[str, list[tuple[float, bytes]]] = {
-        "glitch": [(0.0, b"\0" + right)],
-        "truncated": [(0.0, right[:half])],
-        "split": [(0.0, right[:half]), (0.02, right[half:])],
-        "merged": [(0.0, other + right)],
-        "wrong_unit": [(0.0, other)],
-        "wrong_function": [(0.0, whole(swapped))],
-        "wrong_length": [(0.0, whole(shorter))],
-        "echo": [(0.0, frame + right)],
-    }
-    return Reply(pieces[kind])
-
-
 @define
 class SimulatedLine:
     """An RS-485 line behind a pty: `path` is the port to open. Bytes take their time on it.
 
-    `strict`: a request that begins inside the 3.5 characters of silence is ignored, as some
-    meters do; `ignored` counts those. It answers only at its own baud rate.
+    A meter answers only at its own baud rate, which is the line's unless it has another. Parity
+    and stop bits are not kept by a pty. `ignored` counts the requests that began inside the 3.5
+    characters of silence and that a strict meter did not answer for that.
     """
 
     meters: Sequence[SimulatedMeter]
     link: SerialLink
     turnaround: float = 0.01
     latency: float = 0.0
-    """What an adapter holds bytes back (FTDI: 0.016)."""
+    """Seconds after which an adapter hands over what it holds (FTDI as it comes: 0.016)."""
+    fifo: int = FIFO
+    """Bytes at which it does so at once (FTDI: 62)."""
     strict: bool = False
+    """All its meters are."""
     seed: int = 0
     path: str = ""
     requests: int = 0
@@ -190,57 +93,123 @@ class SimulatedLine:
         self._ends = (-1, -1)
 
     def _serve(self) -> None:
-        ours, port = self._ends
-        character = character_time(self.link)
-        silence = silence_time(self.link)
-        by_unit = {meter.unit: meter for meter in self.meters}
-        draw = random.Random(self.seed)
-        data, began, quiet_since = b"", 0.0, 0.0
+        ours = self._ends[0]
+        talk = _Talk(self)
+        last = 0.0
         while not self._stop.is_set():
-            if not select.select([ours], [], [], 0.1)[0]:
-                data = b""
-                continue
+            wait = min(talk.next_due() - time.monotonic() - _SPIN, _LOOK)
+            came = bool(select.select([ours], [], [], max(0.0, wait))[0])
             now = time.monotonic()
-            try:
-                data += os.read(ours, 512)
-            except OSError:  # nobody has the port open
-                time.sleep(0.01)
-                continue
-            began = began or now
-            found = unwrap(data, self.link.framing)
-            if found is None:
-                data = data[-600:]
-                continue
-            unit, _, pdu, used = found
-            frame, data, start, began = data[:used], data[used:], began, 0.0
-            self.requests += 1
-            early = self.strict and start < quiet_since + silence
-            end = max(start, quiet_since) + len(frame) * character
-            quiet_since = end
-            if early:
-                self.ignored += 1
-                continue
-            meter = by_unit.get(unit)
-            if meter is None or not self._speed_is_right(port):
-                continue
-            _wait_until(end + self.turnaround)
-            framing = self.link.framing
-            reply = reply_to(meter, frame, pdu, framing, 0, wall(), draw)
-            at = max(end + self.turnaround, time.monotonic() - 0.002)
-            for pause, piece in reply.pieces:
-                at += pause
-                for i in range(0, len(piece), FIFO):
-                    chunk = piece[i : i + FIFO]
-                    at += len(chunk) * character
-                    _wait_until(at + self.latency)
-                    if self._stop.is_set():
-                        return
-                    os.write(ours, chunk)
-            quiet_since = at
+            if came:
+                last = now
+                talk.heard(os.read(ours, 512), now)
+            elif now - last >= _LOOK:
+                talk.forget()
+            talk.send(now + _SPIN, ours)
 
-    def _speed_is_right(self, port: int) -> bool:
-        speed = termios.tcgetattr(port)[4]
-        return _SPEEDS.get(speed) == self.link.baudrate
+    def speed(self) -> int | None:
+        """The baud rate that was set at the port."""
+        return _SPEEDS.get(termios.tcgetattr(self._ends[1])[4])
+
+
+class _Talk:
+    """What goes on on a line. Instants are monotonic seconds."""
+
+    def __init__(self, line: SimulatedLine) -> None:
+        self._line = line
+        self._draw = random.Random(line.seed)
+        self._data = b""
+        self._began = 0.0
+        """When the first byte of the request came."""
+        self._quiet_since = 0.0
+        self._to_send: list[tuple[float, int, float, bytes]] = []
+        """When it is handed over, a number in their order, when its last bit came, the bytes."""
+        self._number = 0
+
+    def next_due(self) -> float:
+        """When there is something to send."""
+        return self._to_send[0][0] if self._to_send else math.inf
+
+    def forget(self) -> None:
+        """What came is no request."""
+        self._data = b""
+
+    def heard(self, data: bytes, now: float) -> None:
+        """Bytes from the port."""
+        if not self._data:
+            self._began = now
+        self._data += data
+        framing = self._line.link.framing
+        while (found := unwrap(self._data, framing)) is not None:
+            unit, _, pdu, used = found
+            frame, self._data = self._data[:used], self._data[used:]
+            self._asked(unit, frame, pdu)
+            self._began = now
+        self._data = self._data[-600:]
+
+    def _asked(self, unit: int, frame: bytes, pdu: bytes) -> None:
+        line, began = self._line, self._began
+        line.requests += 1
+        speed = line.speed() or line.link.baudrate
+        link = evolve(line.link, baudrate=speed)
+        early = began < self._quiet_since + silence_time(link)
+        begins = max(began, self._quiet_since)
+        end = begins + len(frame) * character_time(link)
+        self._quiet_since = end
+        if line.link.echo:
+            self._schedule(frame, begins, link)
+        meter = self._meter(unit, speed)
+        if meter is None or not pdu:
+            return
+        at = wall() + round((end + line.turnaround - time.monotonic()) * 1000)
+        if early and (line.strict or meter.has("strict", at)):
+            line.ignored += 1
+            return
+        reply = reply_to(meter, frame, pdu, link.framing, 0, at, self._draw)
+        start = end + line.turnaround
+        for pause, piece in reply.pieces:
+            start = self._schedule(piece, start + pause, link)
+
+    def _meter(self, unit: int, speed: int) -> SimulatedMeter | None:
+        for meter in self._line.meters:
+            if meter.unit == unit and (meter.baudrate or self._line.link.baudrate) == speed:
+                return meter
+        return None
+
+    def _schedule(self, data: bytes, start: float, link: SerialLink) -> float:
+        """Send bytes, the first bit now or later; when the last one is on the line."""
+        line, character = self._line, character_time(link)
+        for delay, first, end in handed_over(len(data), character, line.fifo, line.latency):
+            entry = (start + delay, self._number, start + end * character, data[first:end])
+            heapq.heappush(self._to_send, entry)
+            self._number += 1
+        return start + len(data) * character
+
+    def send(self, until: float, port: int) -> None:
+        """All that is due by then."""
+        while self._to_send and self._to_send[0][0] <= until:
+            at, _, end, data = heapq.heappop(self._to_send)
+            _wait_until(at)
+            os.write(port, data)
+            self._quiet_since = max(self._quiet_since, end)
+
+
+def handed_over(
+    size: int, character: float, fifo: int, latency: float
+) -> Iterator[tuple[float, int, int]]:
+    """How an adapter hands over bytes that come one a character: seconds after the first bit, and
+    which bytes: those from one place up to another.
+
+    It does so as soon as it holds `fifo` of them, or `latency` seconds after the first it holds.
+    """
+    first = 0
+    while first < size:
+        full = first + fifo
+        runs_out = (first + 1) * character + latency
+        by_then = size if not latency else min(size, int(runs_out / character + 1e-6))
+        end = min(full, by_then)
+        yield (runs_out if latency and end < full else end * character), first, end
+        first = end
 
 
 def _wait_until(moment: float) -> None:
@@ -284,7 +253,7 @@ class SimulatedEndpoint:
             self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.one_client and self._clients:
+        if (self._clients and self._takes_one()) or self._off():
             writer.close()
             return
         self._clients.add(writer)
@@ -299,6 +268,13 @@ class SimulatedEndpoint:
             self._clients.discard(writer)
             self._talks.discard(task)
             writer.close()
+
+    def _takes_one(self) -> bool:
+        return self.one_client or any(m.has("one_client", self.now()) for m in self.meters)
+
+    def _off(self) -> bool:
+        """Is the device itself without power?"""
+        return bool(self.meters) and not any(m.powered(self.now()) for m in self.meters)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         by_unit: Mapping[int, SimulatedMeter] = {meter.unit: meter for meter in self.meters}
@@ -315,7 +291,7 @@ class SimulatedEndpoint:
                     continue
                 await asyncio.sleep(self.turnaround)
                 reply = reply_to(meter, frame, pdu, self.framing, transaction, self.now(), draw)
-                if reply.drop:
+                if reply.drop or self._off():
                     return
                 for pause, piece in reply.pieces:
                     if pause:

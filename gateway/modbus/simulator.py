@@ -11,11 +11,11 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from gateway.clock import HOUR, MINUTE, Instant, Millis
+from gateway.clock import HOUR, MINUTE, SECOND, Instant
 from gateway.metering.profile import DeviceProfile
 from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import Block, RawWords
@@ -27,63 +27,14 @@ from gateway.metering.register import (
     encode_text,
     value_of,
 )
+from gateway.modbus.faults import ConditionKind, Fault
 from gateway.modbus.plan import MAX_BITS, MAX_REGISTERS
 
+SERIAL_NUMBER: Final = "12345678"
+"""Where no other is said."""
 ILLEGAL_FUNCTION: Final = 1
 ILLEGAL_ADDRESS: Final = 2
 ILLEGAL_COUNT: Final = 3
-
-FaultKind: TypeAlias = Literal[
-    "silent",
-    "late",
-    "exception",
-    "busy",
-    "crc",
-    "glitch",
-    "truncated",
-    "split",
-    "merged",
-    "wrong_unit",
-    "wrong_function",
-    "wrong_length",
-    "echo",
-    "drop",
-]
-
-FAULTS: Final[dict[FaultKind, str]] = {
-    "silent": "does not answer",
-    "late": "answers `seconds` late",
-    "exception": "answers with exception `code`",
-    "busy": "answers that it is busy (exception 6)",
-    "crc": "answers with one bit turned over",
-    "glitch": "a zero byte before the answer",
-    "truncated": "only half of the answer",
-    "split": "the answer in two pieces with a pause between",
-    "merged": "another unit's answer right before its own",
-    "wrong_unit": "answers as the unit after it",
-    "wrong_function": "answers as if the other function had been asked",
-    "wrong_length": "answers with one register less",
-    "echo": "the request comes back before the answer",
-    "drop": "the connection is closed instead of an answer",
-}
-
-
-@frozen
-class Fault:
-    """A fault for a while: from `start` to `end` after the meter was started, at `rate`."""
-
-    kind: FaultKind
-    start: Millis = 0
-    end: Millis | None = None
-    rate: float = 1.0
-    seconds: float = 2.0
-    code: int = 4
-
-    def active(self, elapsed: Millis, random: random.Random) -> bool:
-        """Does it happen to a request this long after the start?"""
-        within = self.start <= elapsed and (self.end is None or elapsed < self.end)
-        return within and (self.rate >= 1 or random.random() < self.rate)
-
 
 _EXPONENTS: Final = {"A": -2, "V": -1, "W": 0, "var": 0, "VA": 0, "Hz": -2, "": -2, "kWh": 0}
 """What a simulated meter has in its scale registers, by the unit of what they scale."""
@@ -91,18 +42,22 @@ _EXPONENTS: Final = {"A": -2, "V": -1, "W": 0, "var": 0, "VA": 0, "Hz": -2, "": 
 
 @define
 class SimulatedMeter:
-    """One meter. The same seed and start give the same meter."""
+    """One meter. The same seed and start give the same meter.
+
+    Raises ValueError where it cannot show the serial numbers that it is to show.
+    """
 
     profile: DeviceProfile
     unit: int
     started: Instant
     seed: int = 0
-    serial_number: str = "12345678"
+    serial_number: str = SERIAL_NUMBER
     faults: Sequence[Fault] = ()
-    resets: Sequence[Instant] = ()
-    """Instants at which its counters begin at zero again."""
+    baudrate: int | None = None
+    """Its own, where that is not its line's."""
     _map: dict[int, dict[int, Register]] = field(factory=dict, init=False)
     _fixed: dict[tuple[int, int], Words] = field(factory=dict, init=False)
+    _serial: Register | None = field(default=None, init=False)
     _open: list[tuple[int, int, int]] = field(factory=list, init=False)
     """(function, first, end) of spans in which registers that nobody names read 0."""
 
@@ -138,12 +93,12 @@ class SimulatedMeter:
             register = identity.register
             text = identity.expected[0] if identity.expected else ""
             if identity.what == "serial_number":
-                text = self.serial_number
-            if register.encoding.type == "string":
-                words = encode_text(text or identity.what, register.encoding)
-            else:
-                words = encode(Decimal(text or 1), register.encoding)
-            self._fixed[register.function, register.address] = words
+                self._serial, text = register, self.serial_number
+                for fault in self.faults:
+                    _shown(fault.serial_number, register)
+            elif identity.what == "meter_address":
+                text = str(self.unit)
+            self._fixed[register.function, register.address] = _shown(text, register)
         for register in self.profile.registers:
             if (scale := register.scale_register) is not None:
                 exponent = Decimal(_EXPONENTS.get(register.unit, 0))
@@ -205,6 +160,8 @@ class SimulatedMeter:
         return value
 
     def _register(self, register: Register, at: Instant) -> Words:
+        if register == self._serial and (swapped := self._condition("swapped", at)):
+            return _shown(swapped.serial_number, register)
         fixed = self._fixed.get((register.function, register.address))
         if fixed is not None:
             return fixed
@@ -252,14 +209,40 @@ class SimulatedMeter:
         return 2 * math.pi * (at - self.started) / self._period + self._phase
 
     def _energy(self, at: Instant) -> float:
-        """kWh: the integral of the load since the start, and what was counted before."""
-        since, before = self.started, self._before
-        for reset in self.resets:
-            if reset <= at:
-                since, before = reset, 0.0
+        """kWh: what was counted before, and the load since the start while it had power."""
+        since, counted = self.started, self._before
+        for fault in self.faults:
+            if fault.kind == "reset" and since <= (reset := self.started + fault.start) <= at:
+                since, counted = reset, 0.0
+        counted += self._moved(since, at)
+        for off, on in self._power_cuts():
+            if since < on and off < at:
+                counted -= self._moved(max(since, off), min(on, at))
+        return counted
+
+    def _moved(self, since: Instant, until: Instant) -> float:
+        """kWh: the integral of the load."""
         swing = self._swing * self._period / (2 * math.pi)
-        moved = (at - since) - swing * (math.cos(self._angle(at)) - math.cos(self._angle(since)))
-        return before + self._mean * moved / HOUR / 1000
+        turned = math.cos(self._angle(until)) - math.cos(self._angle(since))
+        return self._mean * (until - since - swing * turned) / HOUR / 1000
+
+    def _power_cuts(self) -> Iterable[tuple[Instant, Instant]]:
+        for fault in self.faults:
+            if fault.kind == "restart":
+                off = self.started + fault.start
+                yield off, off + round(fault.lasting * SECOND)
+
+    def _condition(self, kind: ConditionKind, at: Instant) -> Fault | None:
+        elapsed = at - self.started
+        return next((f for f in self.faults if f.kind == kind and f.holds(elapsed)), None)
+
+    def has(self, kind: ConditionKind, at: Instant) -> bool:
+        """Is it like that now?"""
+        return self._condition(kind, at) is not None
+
+    def powered(self, at: Instant) -> bool:
+        """Is it not just being restarted?"""
+        return not any(off <= at < on for off, on in self._power_cuts())
 
     # ---------------------------------------------------------------------------------- answers
 
@@ -273,6 +256,11 @@ class SimulatedMeter:
             return ILLEGAL_COUNT
         if limits.even and (address % 2 or count % 2):
             return ILLEGAL_ADDRESS
+        for fault in self.faults:
+            if fault.kind == "hole" and fault.holds(at - self.started):
+                first, last = fault.registers
+                if address <= last and first < address + count:
+                    return ILLEGAL_ADDRESS
         for f, first, size in limits.whole_blocks:
             inside = f == function and first <= address < first + size
             if inside and (address, count) != (first, size):
@@ -280,11 +268,11 @@ class SimulatedMeter:
         found: list[int] = []
         at_address, end = address, address + count
         while at_address < end:
-            if (fixed := self._fixed.get((function, at_address))) and len(fixed) == 1:
-                found += fixed
+            register = self._map[function].get(at_address)
+            if register is None and (fixed := self._fixed.get((function, at_address))):
+                found += fixed  # of the chain of SunSpec models, word by word
                 at_address += 1
                 continue
-            register = self._map[function].get(at_address)
             if register is None:
                 if not any(f == function and a <= at_address < b for f, a, b in self._open):
                     return ILLEGAL_ADDRESS
@@ -298,9 +286,9 @@ class SimulatedMeter:
         return tuple(found)
 
     def fault(self, at: Instant, random: random.Random) -> Fault | None:
-        """The first of its faults that happens now."""
+        """The first of its faults that happens to an answer now."""
         elapsed = at - self.started
-        return next((fault for fault in self.faults if fault.active(elapsed, random)), None)
+        return next((fault for fault in self.faults if fault.happens(elapsed, random)), None)
 
     def answer(self, pdu: bytes, at: Instant) -> bytes:
         """The PDU of the answer to the PDU of a request."""
@@ -317,3 +305,15 @@ class SimulatedMeter:
         else:
             data = b"".join(word.to_bytes(2, "big") for word in words)
         return bytes([function, len(data)]) + data
+
+
+def _shown(text: str, register: Register) -> Words:
+    """The words of an identity register that shows a text or a number.
+
+    Raises ValueError where the register cannot hold it.
+    """
+    if register.encoding.type == "string":
+        return encode_text(text or register.name, register.encoding)
+    if text and not text.isdecimal():
+        raise ValueError(f"{register.name}: the meter shows a number, and {text} is none")
+    return encode(Decimal(text or 1), register.encoding)

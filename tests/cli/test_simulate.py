@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import socket
 import struct
 import time
@@ -14,9 +16,12 @@ import pytest
 from pyModbusTCP.client import ModbusClient
 
 from gateway.cli.main import run
+from gateway.config import Library
 from gateway.config.document import compose
 from gateway.config.report import Report
+from gateway.modbus.faults import CONDITIONS, FAULTS
 from tests.cli.world import PATIENCE, Background, call, site
+from tests.modbus.lines import frame
 
 METERS = (
     "{name: main, bus: riser, unit: 1, profile: eastron-sdm630,"
@@ -122,6 +127,73 @@ def test_faults_come_on_request_for_one_meter_and_for_a_while(
         time.sleep(0.5)
 
 
+def test_several_profiles_share_a_line_each_at_its_own_unit_and_baud_rate(
+    served: list[Background], tmp_path: Path
+) -> None:
+    port = tmp_path / "line"
+    profiles = ("--profile", "eastron-sdm120", "--profile", "eastron-sdm630")
+    faster = ("--profile", "eastron-sdm120:9@19200", "--profile", "abb-b23")
+    one = started(served, tmp_path, *profiles, *faster, "--serial", port, "--latency", "1")
+    assert re.findall(r"name: (.*?), bus: line, unit: (\d+)", one.out) == [
+        ("eastron-sdm120", "1"),
+        ("eastron-sdm630", "2"),
+        ("eastron-sdm120-2", "9"),
+        ("abb-b23", "10"),
+    ]
+    assert 200 < line(port, 1).read_float(0, functioncode=4) < 260
+    assert line(port, 10).read_registers(20_480, 4)[3] > 0
+    with pytest.raises(minimalmodbus.NoResponseError):
+        line(port, 9).read_float(0, functioncode=4)
+    numbers = {line(port, unit).read_long(64_512, functioncode=3) for unit in (1, 2)}
+    assert len(numbers) == 2
+
+
+def test_all_profiles_are_served_over_a_serial_server(
+    served: list[Background], tmp_path: Path, free_tcp_port: int
+) -> None:
+    where = f"127.0.0.1:{free_tcp_port}"
+    one = started(served, tmp_path, "--profile", "all", "--framing", "rtu", "--tcp", where)
+    assert "framing: rtu" in one.out
+    with socket.create_connection(("127.0.0.1", free_tcp_port), PATIENCE) as client:
+        for unit in range(1, len(Library().names()) + 1):
+            client.sendall(frame(unit, 3, 0, 0, 0, 2))
+            assert client.recv(5)[0] == unit
+            client.settimeout(0.05)
+            with contextlib.suppress(TimeoutError):
+                client.recv(100)
+            client.settimeout(PATIENCE)
+
+
+def test_a_script_has_a_fault_a_line(
+    served: list[Background], tmp_path: Path, free_tcp_port: int
+) -> None:
+    script = tmp_path / "faults.txt"
+    script.write_text("# the display says otherwise\nhole=342..343\n\nswapped=4711 # another\n")
+    where = f"127.0.0.1:{free_tcp_port}"
+    profile = ("--profile", "eastron-sdm630", "--tcp", where)
+    started(served, tmp_path, *profile, "--script", script)
+    assert registers(free_tcp_port, 1, 0, 2) is not None
+    assert registers(free_tcp_port, 1, 342, 2) is None
+    client = ModbusClient("127.0.0.1", free_tcp_port, unit_id=1, auto_close=True, timeout=2)
+    assert client.read_holding_registers(64_512, 2) == [0, 4711]
+
+
+def test_a_mistake_in_a_script_has_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "faults.txt"
+    script.write_text("silent\nsilly\n")
+    assert run(["simulate", "--profile", "abb-b23", "--script", str(script)]) == 2
+    assert f"{script}:2" in capsys.readouterr().err
+
+
+def test_the_help_explains_every_kind_of_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for kind, what in {**FAULTS, **CONDITIONS}.items():
+        assert re.search(rf"^ +{kind} +{re.escape(what)}$", shown, re.MULTILINE), kind
+
+
 def test_a_path_that_is_taken_is_left_alone(served: list[Background], tmp_path: Path) -> None:
     port = tmp_path / "line"
     port.write_text("mine")
@@ -141,7 +213,16 @@ def test_a_path_that_is_taken_is_left_alone(served: list[Background], tmp_path: 
         (["--profile", "abb-b23", "--baudrate", "1234"], 2, "9600"),
         (["--profile", "abb-b23", "--unit", "0"], 2, "1<=x<=247"),
         (["--profile", "abb-b23", "--fault", "sillent"], 2, "kinds: silent, late"),
-        (["--profile", "abb-b23", "--fault", "silent:lift"], 2, "leave its name out"),
+        (["--profile", "abb-b23", "--fault", "silent:lift"], 1, "try: one of abb-b23"),
+        (["--profile", "abb-b23", "--fault", "hole"], 2, "write hole=342..343"),
+        (["--profile", "abb-b23", "--fault", "exception=0"], 2, "write exception=2"),
+        (["--profile", "abb-b23", "--fault", "late=2"], 2, "write late=2s"),
+        (["--profile", "abb-b23", "--fault", "busy=6"], 2, "busy takes no value"),
+        (["--profile", "abb-b23", "--fault", "reset%10"], 2, "reset has no rate"),
+        (["--profile", "abb-b23", "--fault", "swapped=A1"], 1, "the meter shows a number"),
+        (["--profile", "abb-b23", "--script", "none.txt"], 1, "none.txt: No such file"),
+        (["--profile", "abb-b23:300"], 2, "units are 1 to 247"),
+        (["--profile", "abb-b23@1234"], 2, "baud rates: 1200"),
         (["--config", "none.yaml"], 78, "does not exist"),
     ],
 )

@@ -18,10 +18,11 @@ from gateway.clock import Instant, SystemClock
 from gateway.metering.profile import DeviceProfile
 from gateway.metering.register import Encoding, Register, Words
 from gateway.metering.settings import MeterSettings
+from gateway.modbus.faults import FAULTS, Fault
 from gateway.modbus.poller import Ask, Poller
 from gateway.modbus.served import SimulatedEndpoint, SimulatedLine, wall
 from gateway.modbus.settings import BusSettings, SerialLink, TcpLink
-from gateway.modbus.simulator import FAULTS, Fault, SimulatedMeter
+from gateway.modbus.simulator import SimulatedMeter
 
 SEED = 20261125
 BAUD = 115200
