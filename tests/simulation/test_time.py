@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.energinet.standin import Request, Scripted
 from tests.simulation import DAY, HOUR, MINUTE, SECOND, World, instant, play
 
 QUARTER = 15 * MINUTE
@@ -70,6 +72,56 @@ def test_a_clock_that_is_set_wrong_and_right_again_sends_nothing_twice_and_goes_
         ]:
             low, high = world.shown("main", stamp), world.shown("main", stamp + MINUTE)
             assert low <= received[stamp] <= high
+
+    play(story, tmp_path, NOON - 2 * MINUTE)
+
+
+@pytest.mark.parametrize("reached", [True, False])
+@pytest.mark.parametrize("ahead", [400 * DAY, 2200 * DAY])
+def test_a_clock_that_is_set_years_ahead_and_back_loses_nothing_and_sends_nothing_early(
+    tmp_path: Path, expected_events: Callable[..., None], ahead: int, reached: bool
+) -> None:
+    """Longer than readings are kept, and than they may be sent; with Energinet there or away."""
+    expected_events("clock.stepped", "upload.parked", "upload.refused")
+    set_at, back_at, there_at = NOON + HOUR + 2 * MINUTE, NOON + 102 * MINUTE, NOON + 2 * HOUR
+    latest: list[tuple[int, int]] = []
+
+    async def story(world: World) -> None:
+        def watched(request: Request) -> Scripted | None:
+            stamps = [stamp for one in json.loads(request.body) for stamp, _ in one["values"]]
+            newest = max(datetime.fromisoformat(stamp).timestamp() for stamp in stamps)
+            latest.append((int(newest * 1000), world.clock.now()))
+            away = not reached and NOON + 30 * MINUTE < world.clock.true() < there_at
+            return Scripted(503) if away else None
+
+        world.standin.script = watched
+        await world.bus("plant", {"main": ()}, poll="15 min")
+        async with world.running(world.write()) as gateway:
+            await world.clock.at(set_at)
+            world.clock.off = ahead
+            await world.clock.at(back_at)
+            world.clock.off = 0
+            await world.clock.at(NOON + 6 * HOUR + 12 * MINUTE)
+            counts = await gateway.store.check_counts()
+        assert counts.balanced
+        assert (counts.parked, counts.dropped) == (0, {})
+        # What was stamped while it was wrong waits: it lies ahead of the clock.
+        of_the_wrong_time = 3 * len(quarters(NOON + 75 * MINUTE, back_at))
+        assert counts.pending == of_the_wrong_time
+        assert counts.confirmed == counts.stored - of_the_wrong_time
+        received = world.received("main")
+        right = [*quarters(NOON, set_at), *quarters(NOON + 7 * QUARTER, NOON + 6 * HOUR)]
+        assert list(received) == right
+        for stamp in right:
+            assert world.shown("main", stamp) <= received[stamp]
+            assert received[stamp] <= world.shown("main", stamp + MINUTE)
+        assert all(newest <= now for newest, now in latest)
+        times = [request.at for request in world.standin.requests]
+        assert min(after - before for before, after in pairwise(times)) >= 10 * MINUTE
+        accepted = [(one.meter_id, one.stamp) for one in world.standin.accepted]
+        assert len(accepted) == len(set(accepted))
+        # Energinet's own clock was right: it saw the one request of that time as wrong.
+        assert ["in the future" in wrong for wrong in world.standin.violations] == [True] * 3
 
     play(story, tmp_path, NOON - 2 * MINUTE)
 
