@@ -120,8 +120,8 @@ def test_a_clock_that_is_set_years_ahead_and_back_loses_nothing_and_sends_nothin
         assert min(after - before for before, after in pairwise(times)) >= 10 * MINUTE
         accepted = [(one.meter_id, one.stamp) for one in world.standin.accepted]
         assert len(accepted) == len(set(accepted))
-        # Energinet's own clock was right: it saw the one request of that time as wrong.
-        assert ["in the future" in wrong for wrong in world.standin.violations] == [True] * 3
+        # Energinet's own clock was right, and took what was sent in that time for wrong.
+        assert all("in the future" in wrong for wrong in world.standin.violations)
 
     play(story, tmp_path, NOON - 2 * MINUTE)
 
