@@ -70,7 +70,7 @@ class Identification:
     def serial_read(self, raw: RawWords, now: float) -> list[Said]:
         """Its serial number was asked for."""
         assert self._serial is not None
-        before, self._shown = self._shown, _shown(self._serial, raw)
+        before, self._shown = self._shown, told(self._serial, raw)
         self._serial_at = now
         if self.refusal != "other_meter" or self._shown == before:
             return []
@@ -91,11 +91,11 @@ class Identification:
 
 
 def _wrong(identity: Identity, raw: RawWords) -> str:
-    shown = _shown(identity.register, raw)
+    shown = told(identity.register, raw)
     return "" if shown is None or shown in identity.expected else f"{identity.what} {shown}"
 
 
-def _shown(register: Register, raw: RawWords) -> str | None:
+def told(register: Register, raw: RawWords) -> str | None:
     """What an identity register says; None where it was not read, is blank or makes no sense."""
     words = raw.lookup(register)
     if words is None:
