@@ -38,11 +38,13 @@ class Appending(Protocol):
 
 async def either(event: asyncio.Event, seconds: float | None, clock: Clock) -> None:
     """Wait for the event, or until the time has passed."""
-    if event.is_set():
+    if event.is_set() or seconds is None:  # as nearly always: no task is made for it
+        await event.wait()
         return
-    waits = [asyncio.create_task(_until(event))]
-    if seconds is not None:
-        waits.append(asyncio.create_task(_elapsed(max(seconds, 0.0), clock)))
+    waits = [
+        asyncio.create_task(_until(event)),
+        asyncio.create_task(_elapsed(max(seconds, 0.0), clock)),
+    ]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -1,7 +1,8 @@
 """When things happen: APScheduler, and only here.
 
-Jobs only say that something is due, to a function that returns at once. What comes next is asked
-of a pure function, always after now: APScheduler's own interval trigger would build millions of
+One job says all that is due, to functions that return at once: a job for each of hundreds of buses
+that are polled together would take APScheduler a tenth of the whole time. What comes next is asked
+of pure functions, always after now: APScheduler's own interval trigger would build millions of
 fire times after a step of the clock forward, and run nothing for an hour after a step back.
 """
 
@@ -14,7 +15,7 @@ from typing import Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[import-untyped]
 from apscheduler.triggers.base import BaseTrigger  # type: ignore[import-untyped]
-from attrs import define, frozen
+from attrs import define
 
 from gateway.clock import MINUTE, SECOND, Clock, Instant, Millis
 from gateway.commits import log_failure
@@ -32,33 +33,15 @@ PATIENCE: Final[Millis] = MINUTE
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Boundary(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
-    """Fires at the instants of a pure function, each strictly after now and the one before."""
+@define(eq=False)
+class Entry:
+    """Something that is due now and then: when, and who is told."""
 
-    __slots__ = ("_next", "fired")
-
-    def __init__(self, next: Callable[[Instant], Instant]) -> None:
-        self._next = next
-        self.fired: Instant = 0
-        """The instant of the last firing."""
-
-    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
-        after = _instant(now)
-        if previous_fire_time is not None:
-            self.fired = _instant(previous_fire_time)
-            after = max(after, self.fired)
-        return _EPOCH + timedelta(milliseconds=self._next(after))
-
-
-def _instant(at: datetime) -> Instant:
-    return (at - _EPOCH) // timedelta(milliseconds=1)
-
-
-@frozen
-class _Entry:
     name: str
-    trigger: Boundary
+    next: Callable[[Instant], Instant]
     due: Callable[[Instant], None]
+    at: Instant | None = None
+    """When it is due next; None: not planned yet."""
 
     def say(self, at: Instant) -> None:
         try:
@@ -66,9 +49,42 @@ class _Entry:
         except Exception as error:  # the border: others are due as well
             log_failure(f"due {self.name}", error)
 
+
+class Timetable(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
+    """Fires at the earliest instant of all entries, each strictly after now and its last one."""
+
+    __slots__ = ("_due", "entries")
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self._due: list[tuple[Entry, Instant]] = []
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        after = _instant(now)
+        if previous_fire_time is not None:
+            after = max(after, _instant(previous_fire_time))
+        for entry in self.entries.values():
+            if entry.at is None or entry.at <= after:
+                if entry.at is not None:
+                    self._due.append((entry, entry.at))
+                entry.at = entry.next(after)
+        earliest = min(entry.at for entry in self.entries.values() if entry.at is not None)
+        return _EPOCH + timedelta(milliseconds=earliest)
+
+    def plan_anew(self) -> None:
+        """Whatever was planned no longer holds."""
+        for entry in self.entries.values():
+            entry.at = None
+
     async def fire(self) -> None:
-        """A coroutine, since APScheduler runs anything else in a thread."""
-        self.say(self.trigger.fired)
+        """Say what is due. A coroutine, since APScheduler runs anything else in a thread."""
+        due, self._due = self._due, []
+        for entry, at in due:
+            entry.say(at)
+
+
+def _instant(at: datetime) -> Instant:
+    return (at - _EPOCH) // timedelta(milliseconds=1)
 
 
 @define
@@ -86,7 +102,7 @@ class Schedule:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._entries: dict[str, _Entry] = {}
+        self._timetable = Timetable()
         self._scheduler: AsyncIOScheduler | None = None
         self._watch: _Watch | None = None
 
@@ -94,11 +110,10 @@ class Schedule:
         self, name: str, next: Callable[[Instant], Instant], due: Callable[[Instant], None]
     ) -> None:
         """Call `due` with each instant of `next`. `due` returns at once. Names are unique."""
-        if name in self._entries:
+        if name in self._timetable.entries:
             raise ValueError(f"{name} is in the schedule already")
-        entry = self._entries[name] = _Entry(name, Boundary(next), due)
-        if self._scheduler is not None:
-            self._add(self._scheduler, entry)
+        self._timetable.entries[name] = Entry(name, next, due)
+        self._set_timer()
 
     async def run(self) -> None:
         """Keep time until cancelled."""
@@ -106,8 +121,7 @@ class Schedule:
         logging.getLogger("apscheduler").setLevel(logging.CRITICAL + 1)
         scheduler = self._scheduler = AsyncIOScheduler(timezone=UTC)
         scheduler.start()
-        for entry in self._entries.values():
-            self._add(scheduler, entry)
+        self._set_timer()
         try:
             while True:
                 self.look()
@@ -140,23 +154,23 @@ class Schedule:
             log("clock.unsynchronised", **{"for": f"{waited // 1000}s"})
 
     def _plan_anew(self) -> None:
-        if self._scheduler is not None:
-            for entry in self._entries.values():
-                self._scheduler.reschedule_job(entry.name, trigger=entry.trigger)
+        self._timetable.plan_anew()
+        self._set_timer()
         self._say_all()
 
     def _say_all(self) -> None:
         now = self._clock.now()
-        for entry in self._entries.values():
+        for entry in self._timetable.entries.values():
             entry.say(now)
 
-    @staticmethod
-    def _add(scheduler: AsyncIOScheduler, entry: _Entry) -> None:
-        scheduler.add_job(
-            entry.fire,
-            entry.trigger,
-            id=entry.name,
-            coalesce=True,
-            max_instances=1,
-            misfire_grace_time=None,
-        )
+    def _set_timer(self) -> None:
+        if self._scheduler is not None and self._timetable.entries:
+            self._scheduler.add_job(
+                self._timetable.fire,
+                self._timetable,
+                id="due",
+                replace_existing=True,
+                coalesce=True,
+                max_instances=1,
+                misfire_grace_time=None,
+            )

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 import pytest
 
 from gateway.clock import DAY, HOUR, MINUTE, Instant, SystemClock
-from gateway.schedule import Boundary, Schedule
+from gateway.schedule import Entry, Schedule, Timetable
 from tests.clocks import FakeClock
 
 NOON = int(datetime(2026, 3, 10, 12, tzinfo=UTC).timestamp() * 1000)
@@ -182,11 +182,39 @@ async def test_a_clock_that_becomes_right_is_told_to_all(
     assert events == ["clock.unsynchronised", "clock.synchronised"]
 
 
-def test_the_trigger_never_looks_back():
-    trigger = Boundary(lambda after: after + 1)
+async def test_all_that_is_due_is_said_each_with_its_own_instant():
+    said: list[tuple[str, Instant]] = []
+    timetable = Timetable()
+    for name, step in (("two", 2), ("three", 3), ("ten", 10)):
+
+        def next(after: Instant, step: int = step) -> Instant:
+            return (after // step + 1) * step
+
+        def due(at: Instant, name: str = name) -> None:
+            said.append((name, at))
+
+        timetable.entries[name] = Entry(name, next, due)
+
+    def at(millis: Instant) -> datetime:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=millis)
+
+    assert timetable.get_next_fire_time(None, at(0)) == at(2)
+    assert timetable.get_next_fire_time(at(2), at(4)) == at(6)  # three was due as well by then
+    assert timetable.get_next_fire_time(at(2), at(4)) == at(6)
+    assert said == []
+    await timetable.fire()
+    assert said == [("two", 2), ("three", 3)]
+    await timetable.fire()
+    assert len(said) == 2
+
+
+def test_the_timetable_never_looks_back():
+    timetable = Timetable()
+    timetable.entries["always"] = Entry("always", lambda after: after + 1, lambda at: None)
     now = datetime(2026, 1, 1, tzinfo=UTC)
     long_ago = now - timedelta(days=3650)
-    second = trigger.get_next_fire_time(long_ago, now)
-    assert second == now + timedelta(milliseconds=1)
-    assert trigger.fired == int(long_ago.timestamp() * 1000)
-    assert trigger.get_next_fire_time(None, now) == second
+    soon = now + timedelta(milliseconds=1)
+    assert timetable.get_next_fire_time(long_ago, now) == soon
+    assert timetable.get_next_fire_time(None, now) == soon
+    later = now + timedelta(hours=1)
+    assert timetable.get_next_fire_time(later, now) == later + timedelta(milliseconds=1)
