@@ -137,15 +137,16 @@ _event(
 _event(
     "meter.offline",
     "warning",
-    "meter bus unit reason error",
-    "The meter does not answer, or only with errors. Its values are missing until it is back.",
+    "meter bus unit reason cause",
+    "The meter does not answer, or only with errors. Its values are missing until it is back. "
+    "`cause` is what that looks like, from how it and the others on its bus answer.",
     "Check its power, the wires (A and B may be swapped), unit, baud rate and parity.",
     hint="check power, wires A/B, unit, baud rate and parity",
 )
 _event(
     "meter.still_offline",
     "warning",
-    "meter bus unit reason for lost",
+    "meter bus unit reason for lost cause",
     "The meter is still silent: said after 1 h, 6 h, and then once a day.",
     "As for meter.offline.",
     hint="check power, wires A/B, unit, baud rate and parity",
@@ -153,7 +154,7 @@ _event(
 _event(
     "meter.noisy",
     "warning",
-    "meter bus unit errors requests kind",
+    "meter bus unit errors requests kind cause",
     "Many of this meter's answers were damaged; those were discarded and asked again.",
     "Check termination (120 ohm at both ends), shield and length of the cable.",
     hint="check termination, shield and cable",

@@ -168,6 +168,7 @@ class Status:
             "state": report.state,
             "since": iso(self._plant.wall(report.since)),
             "reason": report.reason if report.state != "online" else "",
+            "cause": self._plant.pollers[meter.settings.bus].likely_cause(report.meter),
             "requests": report.requests,
             "errors": dict(report.errors),
             "turnaround_ms": round(report.turnaround * 1000, 1) if report.turnaround else None,

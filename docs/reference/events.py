@@ -17,8 +17,10 @@ level=warning event=meter.offline meter=main-supply bus=riser unit=1 reason=time
 
 Error: data is or will be lost. Warning: someone should act. Info: a state changed, or the hourly
 summary. Debug: each request. A state that lasts is said when it begins, counted while it lasts, and
-said again when it ends. Names, levels and fields are kept, since alarms depend on them; a field
-without a value is left out. `meter-gateway explain EVENT` says the same on the spot.
+said again when it ends. Of lines alike, the same event about the same thing, four may follow one
+another at once, then one more every three hours; `repeated` on a line says how many like it were
+left out before it. Names, levels and fields are kept, since alarms depend on them; a field without
+a value is left out. `meter-gateway explain EVENT` says the same on the spot.
 
 """
 LEVELS: Final = {

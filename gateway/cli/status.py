@@ -152,6 +152,11 @@ def _screen(view: View) -> Iterable[str]:
             for meter in view["meters"]
         ),
     )
+    yield from (
+        f"likely   {meter['name']}: {meter['cause']}"
+        for meter in view["meters"]
+        if meter.get("cause")
+    )
     yield ""
     yield from _table(
         ("sender", "pending", "next request", "last answer"),

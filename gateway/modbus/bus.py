@@ -17,6 +17,7 @@ import random
 import struct
 import termios
 import traceback
+from collections import deque
 from typing import Any, Final
 
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
@@ -27,7 +28,9 @@ from pymodbus.pdu import ModbusPDU
 from gateway.clock import Clock
 from gateway.errors import BadAnswer, DeviceException, LinkDown, MeterTimeout
 from gateway.metering.reading import Block
-from gateway.modbus.frames import Request, Seen, Watch
+from gateway.modbus.frames import Request, Seen, Watch, overheard
+from gateway.modbus.health import LATEST_ANSWER
+from gateway.modbus.line import Overheard
 from gateway.modbus.plan import Read, character_time, silence_time
 from gateway.modbus.ports import flush, prepare, tls_context, why
 from gateway.modbus.settings import BusSettings, SerialLink, TcpLink
@@ -44,6 +47,7 @@ _DRAINS: Final = 3
 """A line that is never quiet is given up draining after this many timeouts' time."""
 _SLACK: Final = 0.01  # seconds that a busy machine may be late to end a wait
 _AT_LEAST: Final = 0.9  # of a timeout is left to the unit, however long its frames take
+_REMEMBERED: Final = 20  # frames that nobody waited for
 _BUFFER: Final = 1024
 """Bytes of one wait for an answer: the longest, in ASCII, has 513; the rest is for noise."""
 
@@ -88,6 +92,11 @@ class Bus:
         """When the line was last known to be in use."""
         self._drain = (0.0, 0.0, 0.0)
         """Seconds of silence to wait for, from when on they count, when to give it up."""
+        self._unasked = b""
+        """What came while nothing was asked."""
+        self._missed: dict[int, float] = {}
+        """Units whose answer did not come in time, and when it was given up."""
+        self.overheard: deque[Overheard] = deque(maxlen=_REMEMBERED)
         self.busy = 0.0
         """Seconds that requests have taken, over the life of this object."""
         self.turnaround = 0.0
@@ -238,6 +247,8 @@ class Bus:
         if not self.is_open:  # it went while we waited
             raise LinkDown(self.settings.name, "the connection was lost")
         context = client.ctx
+        if self._unasked:
+            self._listen_back()
         if not self._over_socket:
             flush(context.transport.sync_serial)
         context.comm_params.timeout_connect = self._wait(read, timeout)
@@ -281,8 +292,20 @@ class Bus:
         elif verdict not in ("unit", "function", "length"):
             await self.close()  # a late answer dies with its connection
         if seen in ("nothing", "echo"):
+            self._missed[unit] = now
+            if seen == "echo":
+                self.overheard.append(Overheard(now, "echo", unit))
             raise MeterTimeout(name, unit, block, "no answer") from error
         raise BadAnswer(name, unit, block, _SAID[seen], reason=seen) from error
+
+    def _listen_back(self) -> None:
+        """What was it that came while nothing was asked?"""
+        data, self._unasked = self._unasked, b""
+        now = self._clock.monotonic()
+        for frame in overheard(self._link.framing, data):
+            missed = self._missed.get(frame.unit)
+            late = not frame.request and missed is not None and now - missed < LATEST_ANSWER
+            self.overheard.append(Overheard(now, "late" if late else "foreign", frame.unit))
 
     def _wait(self, read: Read, timeout: float) -> float:
         """Seconds from a request on after which its answer is given up."""
@@ -308,6 +331,8 @@ class Bus:
         if not sending:
             self._heard = now
             frame, seen = self._watch.arrived(data)
+            if self._asked is None and self._link.framing in ("rtu", "ascii"):
+                self._unasked = data
             if frame:
                 self.turnaround = max(0.0, now - self._sent - len(frame) * self.character)
             elif seen != "nothing" and self._asked:

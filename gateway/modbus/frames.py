@@ -9,6 +9,7 @@ echo, late answers to other requests) is passed over and remembered as what was 
 from __future__ import annotations
 
 import binascii
+import contextlib
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
@@ -97,6 +98,46 @@ def see_rtu(request: Request, data: bytes) -> Seen:
             return "unit"
         return "length" if function == request.function else "function"
     return "crc"
+
+
+@frozen
+class Frame:
+    """A sound frame that nobody here waited for: a unit's answer, or a master's request."""
+
+    unit: int
+    request: bool
+
+
+def overheard(framing: str, data: bytes) -> list[Frame]:
+    """The sound frames in what came over a line while nothing was asked."""
+    return _overheard_ascii(data) if framing == "ascii" else _overheard_rtu(data)
+
+
+def _overheard_rtu(data: bytes) -> list[Frame]:
+    found, at = [], 0
+    while at < len(data) - 4:
+        function = data[at + 1]
+        lengths = [(5, False)] if function & 0x80 else [(5 + data[at + 2], False), (8, True)]
+        for length, request in lengths if 1 <= function & 0x7F <= 6 else ():
+            frame = data[at : at + length]
+            if len(frame) == length and crc16(frame[:-2]) == frame[-2:]:
+                found.append(Frame(frame[0], request))
+                at += length - 1
+                break
+        at += 1
+    return found
+
+
+def _overheard_ascii(data: bytes) -> list[Frame]:
+    found = []
+    for piece in data.split(b":")[1:]:
+        text, end, _ = piece.partition(b"\r\n")
+        with contextlib.suppress(binascii.Error):
+            frame = binascii.unhexlify(text)
+            if end and len(frame) >= 4 and lrc(frame[:-1]) == frame[-1]:
+                answer = len(frame) == 4 or len(frame) == 4 + frame[2]
+                found.append(Frame(frame[0], not answer))
+    return found
 
 
 def match_ascii(request: Request, data: bytes) -> tuple[bytes, Seen]:

@@ -7,7 +7,8 @@ theirs. Instants are monotonic seconds.
 
 from __future__ import annotations
 
-from collections import Counter
+import functools
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
@@ -36,6 +37,22 @@ NOISY: Final = 0.1
 """Share of damaged answers that is worth a line in the log."""
 _NOISY_AFTER: Final = 100  # requests
 _NOISY_AGAIN: Final = 86_400.0  # seconds; a bad line is bad for weeks
+_RECENT: Final = 100  # requests by which a unit's troubles are told
+
+LONG: Final = 32
+"""Bytes of data from which an answer counts as a long one."""
+
+
+@frozen
+class Outcome:
+    """How a request ended: the reason of its error, empty where it was answered; and whether the
+    answer was to be a long one."""
+
+    reason: str
+    long: bool
+
+
+_outcome = functools.cache(Outcome)  # hundreds of units share a handful of them
 
 
 @frozen
@@ -55,6 +72,10 @@ class UnitReport:
     timeout: float
     lost: int
     last_answer: float | None
+    longest: float
+    """The longest timeout that is allowed."""
+    recent: tuple[Outcome, ...] = ()
+    """Of its last requests, oldest first."""
 
 
 @define
@@ -88,6 +109,7 @@ class Unit:
     _peaks: dict[Read, float] = field(factory=dict)
     """The slowest answer to each read: some blocks take a meter far longer than others."""
     _slow: set[Read] = field(factory=set)
+    _recent: deque[Outcome] = field(factory=lambda: deque(maxlen=_RECENT))
     _damaged: int = 0
     _counted: int = 0
     _noisy_until: float = 0.0
@@ -111,7 +133,7 @@ class Unit:
 
     def answered(self, read: Read, turnaround: float, now: float) -> None:
         """It answered, be it with an exception."""
-        self._count()
+        self._count(read, "")
         self.silent = 0
         self.last_answer = now
         if self.turnaround is None:
@@ -124,7 +146,7 @@ class Unit:
 
     def fell_silent(self, read: Read, reason: str, now: float) -> None:
         """No answer within the timeout, or none says the gateway before it."""
-        self._count()
+        self._count(read, reason)
         self.errors[reason] += 1
         self.reason = reason
         self.silent += 1
@@ -132,16 +154,17 @@ class Unit:
         self.next_try = now + min(pause, LONGEST_PAUSE)
         self._slow.add(read)  # perhaps it only takes longer now: waited for until it answers
 
-    def failed(self, reason: str, *, damaged: bool) -> None:
+    def failed(self, read: Read, reason: str, *, damaged: bool) -> None:
         """An error that does not mean that the unit is silent."""
-        self._count()
+        self._count(read, reason)
         self.errors[reason] += 1
         self.reason = reason
         self._damaged += damaged
 
-    def _count(self) -> None:
+    def _count(self, read: Read, reason: str) -> None:
         self.requests += 1
         self._counted += 1
+        self._recent.append(_outcome(reason, read.data_bytes >= LONG))
 
     def doubted(self, now: float) -> set[tuple[int, int]]:
         """The shapes of which a late answer may still come."""
@@ -176,9 +199,13 @@ class Unit:
         self._noisy_until = now + _NOISY_AGAIN
         return damaged, counted
 
+    @property
+    def waited_for(self) -> float:
+        """Seconds that it is waited for next."""
+        return self.longest if self.silent > 1 else self._learnt()
+
     def report(self) -> UnitReport:
         """For `status`."""
-        timeout = self.longest if self.silent > 1 else self._learnt()
         return UnitReport(
             self.meter,
             self.unit,
@@ -188,9 +215,11 @@ class Unit:
             self.requests,
             dict(self.errors),
             self.turnaround,
-            timeout,
+            self.waited_for,
             self.lost,
             self.last_answer,
+            self.longest,
+            tuple(self._recent),
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from typing import Final, Protocol
+from collections.abc import Iterable
+from typing import Final, Literal, Protocol
 
 from attrs import frozen
 
@@ -17,6 +18,20 @@ from gateway.modbus.settings import BusSettings, SerialLink
 FIRST_PAUSE: Final = 1.0
 """Seconds before a link that failed is tried again; doubled each time."""
 LONGEST_PAUSE: Final = 60.0
+_RECENT: Final = 3600.0  # seconds for which what was overheard tells something
+
+
+@frozen
+class Overheard:
+    """A sound frame that nobody waited for, with when (monotonic) and of which unit.
+
+    late: an answer after its timeout. foreign: what another master asks, or is answered. echo: our
+    own request, and nothing after it.
+    """
+
+    at: float
+    kind: Literal["late", "foreign", "echo"]
+    unit: int
 
 
 class Wire(Protocol):
@@ -24,6 +39,10 @@ class Wire(Protocol):
 
     busy: float
     turnaround: float
+
+    @property
+    def overheard(self) -> Iterable[Overheard]:
+        """The last frames that nobody waited for."""
 
     @property
     def is_open(self) -> bool:
@@ -52,6 +71,10 @@ class LinkReport:
     error: str
     busy: float
     """Its load: share of the time since the start in which requests were under way."""
+    on_a_line: bool
+    """A serial line, not a connection."""
+    overheard: tuple[Overheard, ...] = ()
+    """In the last hour."""
 
 
 class Line:
@@ -145,7 +168,12 @@ class Line:
         elapsed = max(self._clock.monotonic() - self._began, 1e-9)
         share = min(1.0, self.wire.busy / elapsed)
         name, link = self._settings.name, self._shown()
-        return LinkReport(name, link, self.up, self._since, self._error, share)
+        on_a_line = isinstance(self._settings.link, SerialLink)
+        latest = self._clock.monotonic() - _RECENT
+        overheard = tuple(one for one in self.wire.overheard if one.at >= latest)
+        return LinkReport(
+            name, link, self.up, self._since, self._error, share, on_a_line, overheard
+        )
 
     def _shown(self) -> str:
         link = self._settings.link

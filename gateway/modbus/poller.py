@@ -16,6 +16,7 @@ from gateway.metering.reading import Sample
 from gateway.metering.register import Register
 from gateway.metering.settings import MeterSettings
 from gateway.modbus.bus import Bus
+from gateway.modbus.diagnosis import likely_cause
 from gateway.modbus.health import NEVER_SEEN_AFTER, OFFLINE_AFTER, Budget, Unit, UnitReport
 from gateway.modbus.line import Line, LinkReport, Wire
 from gateway.modbus.reader import Answer, Keep, MeterReader
@@ -104,6 +105,11 @@ class Poller:
     def units(self) -> tuple[UnitReport, ...]:
         """Every meter of the bus."""
         return tuple(reader.unit.report() for reader in self._readers.values())
+
+    def likely_cause(self, meter: str) -> str:
+        """What is probably wrong with a meter that is silent or damaged; empty: nothing."""
+        others = [report for report in self.units() if report.meter != meter]
+        return likely_cause(self._readers[meter].unit.report(), others, self._line.report())
 
     def link(self) -> LinkReport:
         """The line or endpoint itself."""
@@ -197,7 +203,7 @@ class Poller:
             return False
         if now >= unit.next_try and not self._somebody_answers():
             return True
-        return self._budget.allows(self._cost(unit.report().timeout), now)
+        return self._budget.allows(self._cost(unit.waited_for), now)
 
     def _judge(self, reader: MeterReader, answer: Answer) -> None:
         """State changes are logged, repetitions counted."""
@@ -205,7 +211,10 @@ class Poller:
         now = self._clock.monotonic()
         where = {"meter": reader.meter.name, "bus": self._settings.name, "unit": unit.unit}
         if (noise := unit.noise(now)) is not None:
-            log("meter.noisy", **where, errors=noise[0], requests=noise[1], kind=unit.reason)
+            cause = self.likely_cause(reader.meter.name) or None
+            errors, requests = noise
+            kind = unit.reason
+            log("meter.noisy", **where, errors=errors, requests=requests, kind=kind, cause=cause)
         if answer.blocks:
             if unit.state == "offline":
                 gone = _span(self._clock.boottime() - told.since)
@@ -230,7 +239,8 @@ class Poller:
         elif unit.lost >= (NEVER_SEEN_AFTER if unit.state == "unknown" else OFFLINE_AFTER):
             unit.state, unit.since = "offline", now
             told.since, told.times = self._clock.boottime(), 0
-            log("meter.offline", **where, reason=unit.reason)
+            cause = self.likely_cause(reader.meter.name) or None
+            log("meter.offline", **where, reason=unit.reason, cause=cause)
 
     def _say_still_offline(self, unit: Unit, told: _Told, where: Mapping[str, object]) -> None:
         gone_for = self._clock.boottime() - told.since
@@ -238,7 +248,7 @@ class Poller:
         due = steps[told.times] if told.times < len(steps) else DAY * (told.times - 1)
         if gone_for >= due:
             told.times += 1
-            span = {"for": _span(gone_for)}
+            span = {"for": _span(gone_for), "cause": self.likely_cause(unit.meter) or None}
             log("meter.still_offline", **where, reason=unit.reason, lost=unit.lost, **span)
 
 

@@ -241,7 +241,7 @@ class MeterReader:
             if error.code == _GATEWAY_TIMEOUT:
                 unit.fell_silent(read, error.reason, now)
             elif error.code == _NO_PATH:
-                unit.failed(error.reason, damaged=False)
+                unit.failed(read, error.reason, damaged=False)
             else:
                 unit.errors[error.reason] += 1
                 unit.reason = error.reason
@@ -252,7 +252,7 @@ class MeterReader:
         if isinstance(error, MeterTimeout):
             unit.fell_silent(read, error.reason, now)
         else:
-            unit.failed(error.reason, damaged=True)
+            unit.failed(read, error.reason, damaged=True)
 
     def _doubt(self, read: Read) -> None:
         if not self._told_apart:

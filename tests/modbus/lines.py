@@ -101,10 +101,10 @@ def line(answer: Answer, *, size: int = 8, character: float = 0.0) -> Iterator[L
                         piece = data[at : at + 8]
                         if character:
                             pause_until(begin + (at + len(piece)) * character)
+                        last = time.monotonic()  # before: a busy machine may stop us in between
                         os.write(ours, piece if character else data)
                         if not character:
                             break
-                    last = time.monotonic()
 
     def guarded() -> None:
         try:

@@ -100,21 +100,21 @@ def test_doubts_end_when_no_answer_can_come_any_more():
 def test_noise_is_told_once_a_day_and_only_where_it_is_more_than_a_tenth():
     known = unit()
     for now in range(99):
-        known.failed("crc", damaged=True)
+        known.failed(A, "crc", damaged=True)
         assert known.noise(now) is None
-    known.failed("crc", damaged=True)
+    known.failed(A, "crc", damaged=True)
     assert known.noise(99) == (100, 100)
     for _ in range(100):
-        known.failed("crc", damaged=True)
+        known.failed(A, "crc", damaged=True)
     assert known.noise(100) is None
     for _ in range(100):
-        known.failed("crc", damaged=True)
+        known.failed(A, "crc", damaged=True)
     assert known.noise(99 + 86_400) == (100, 100)
     for n in range(100):
         if n % 10:
             known.answered(A, 0.02, n)
         else:
-            known.failed("crc", damaged=True)
+            known.failed(A, "crc", damaged=True)
     assert known.noise(1e9) is None
 
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from gateway.errors import BadAnswer, LinkDown, MeterTimeout
 from gateway.metering.reading import Block
+from gateway.modbus.line import Overheard
 from gateway.modbus.plan import Read
 from tests.clocks import FakeClock
 
@@ -40,6 +41,7 @@ class ToldWire:
         self.clock = clock
         self.busy = 0.0
         self.turnaround = 0.02
+        self.overheard: list[Overheard] = []
         self.asked: list[tuple[float, int, Read, float]] = []
         """When, unit, read, timeout."""
         self.down = False
