@@ -21,7 +21,7 @@ from gateway.logbook import log, set_up
 from gateway.modbus.poller import Ask, Poller
 from gateway.plant import Plant, meter_named, sender_named
 from gateway.service import InstanceLock, Systemd, leave, on_signals
-from gateway.status import Status, meter_view, report_view
+from gateway.status import Status, accepted_view, meter_view, report_view
 from gateway.summary import Summary
 
 _HEARTBEAT: Final = 10.0
@@ -271,7 +271,12 @@ class Gateway:
     # ------------------------------------------------------------------------------ for commands
 
     def _verbs(self) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
-        return {"status": self._on_status, "read": self._on_read, "send": self._on_send}
+        return {
+            "status": self._on_status,
+            "read": self._on_read,
+            "send": self._on_send,
+            "accept": self._on_accept,
+        }
 
     async def _on_status(self, _: Mapping[str, Any]) -> Any:
         return await self.status()
@@ -282,6 +287,10 @@ class Gateway:
         sample = await plant.answer(plant.read(meter.name))
         link = plant.pollers[meter.settings.bus].link()
         return meter_view(meter.settings, sample, link)
+
+    async def _on_accept(self, request: Mapping[str, Any]) -> Any:
+        name = str(request.get("meter"))
+        return accepted_view(name, self.plant.accept(name))
 
     async def _on_send(self, request: Mapping[str, Any]) -> Any:
         plant = self.plant

@@ -180,8 +180,9 @@ _event(
     "meter was is",
     "Another serial number answers: the meter was replaced, or two were swapped. Its values are "
     "not taken.",
-    "Check the meter. If it is the right one, write its serial_number into the configuration.",
-    hint="check the meter; if it is the right one, write its serial_number into the configuration",
+    "Check the meter. If it is the right one, `meter-gateway accept METER`; where its number is in "
+    "the configuration, write the new one there.",
+    hint="check the meter; if it is the right one, accept it (meter-gateway accept METER)",
 )
 _event(
     "meter.wrong_model",

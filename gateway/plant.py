@@ -21,6 +21,7 @@ from gateway.errors import GatewayError, StoreError, TryLater
 from gateway.metering.interval import next_boundary
 from gateway.metering.meter import Meter, Outcome
 from gateway.metering.reading import Commit, Sample
+from gateway.modbus.identity import same_serial
 from gateway.modbus.poller import Ask, Poller
 from gateway.rounds import BusRounds, restore
 from gateway.schedule import Schedule
@@ -34,6 +35,15 @@ STUCK: Final[Millis] = 10 * MINUTE
 progress any more."""
 
 T = TypeVar("T")
+
+
+@frozen
+class Accepted:
+    """What a person took for right: serial numbers before and now, and counters that were held."""
+
+    was: str
+    serial_number: str
+    counters: tuple[Mapping[str, object], ...]
 
 
 @frozen
@@ -173,6 +183,21 @@ class Plant:
         registers = dict.fromkeys(part for q in profile.quantities() for part in profile.needs(q))
         asked = Ask(settings, tuple(registers), by_hand=True)
         return (await self.pollers[settings.bus].round([asked])).samples[0]
+
+    def accept(self, name: str) -> Accepted:
+        """Take the meter that answers, and what its counters show, for right. Raises GatewayError
+        where the configuration names another one."""
+        settings = meter_named(self.meters, name).settings
+        was, number = self.pollers[settings.bus].accept(name)
+        if number and settings.serial_number and not same_serial(number, settings.serial_number):
+            raise GatewayError(
+                f"{name}: the configuration has serial_number {settings.serial_number}, but "
+                f"{number} answers",
+                hint="write the new number there and reload, or take the line out",
+            )
+        replaced = bool(number) and not same_serial(was, number)
+        outcome = self.rounds[settings.bus].accept(name, replaced=replaced)
+        return Accepted(was, number, tuple(fields for _, fields in outcome.events))
 
     def failed(self) -> tuple[str, BaseException | None] | None:
         """The first task that ended though nobody told it to, and why."""

@@ -107,6 +107,12 @@ class BusRounds:
         self._is_due, self._due_at = True, at
         self._wake.set()
 
+    def accept(self, meter: str, *, replaced: bool) -> Outcome:
+        """A person knows better than what was made of this meter."""
+        outcome = self._meters[meter].accept(replaced=replaced)
+        self._keep(meter, outcome)
+        return outcome
+
     def stop(self) -> None:
         """End after the round under way."""
         self._stopped = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from gateway import __version__
 from gateway.buffer.store import Store
@@ -15,7 +15,9 @@ from gateway.metering.settings import MeterSettings
 from gateway.metering.source import Source
 from gateway.modbus.health import UnitReport
 from gateway.modbus.line import LinkReport
-from gateway.plant import Plant
+from gateway.plant import Accepted, Plant
+
+_COUNTER: Final = ("quantity", "was", "is")
 
 
 def iso(at: Instant | None) -> str | None:
@@ -95,6 +97,19 @@ def report_view(report: SendReport) -> dict[str, Any]:
             name: {"verdict": verdict.kind, "status": verdict.status}
             for name, verdict in (answer.verdicts if answer else {}).items()
         },
+    }
+
+
+def accepted_view(meter: str, accepted: Accepted) -> dict[str, Any]:
+    """What `accept` did."""
+    return {
+        "meter": meter,
+        "serial_number": accepted.serial_number or None,
+        "was": accepted.was or None,
+        "counters": [
+            {key: None if fields[key] is None else str(fields[key]) for key in _COUNTER}
+            for fields in accepted.counters
+        ],
     }
 
 

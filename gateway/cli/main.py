@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "status": ("gateway.cli.status:status", "Buses, meters, what is pending, the next request."),
     "send": ("gateway.cli.send:send", "The next request to Energinet: shown, or made now."),
     "export": ("gateway.cli.export:export", "Readings as CSV."),
+    "accept": ("gateway.cli.accept:accept", "A meter that was replaced, or a counter, is right."),
     "explain": ("gateway.cli.explain:explain", "What a log event means and what to do."),
     "profiles": ("gateway.cli.profiles:profiles", "The meter models that are known."),
 }

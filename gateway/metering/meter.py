@@ -181,6 +181,31 @@ class Meter:
         self._advance(now, reason, formed)
         return self._outcome(formed)
 
+    def accept(self, *, replaced: bool) -> Outcome:
+        """A person knows better: believe the counters that are held. `replaced`: another meter
+        stands there, and nothing is reckoned from what the former showed.
+        """
+        formed = Formed()
+        for quantity, source in self._sources.items():
+            suspect, known = source.suspect, source.known
+            if not source.counter or (suspect is None and not replaced):
+                continue
+            source.known = source.suspect = None
+            if suspect is not None:
+                source.known = Known(suspect.value, suspect.at)
+                fields: dict[str, object] = {
+                    "meter": self.name,
+                    "quantity": quantity,
+                    "was": known.value if known else None,
+                    "is": suspect.value,
+                    "reason": "a person",
+                }
+                formed.events.append(("counter.accepted", fields))
+            for counter in self._counters[quantity]:
+                counter.forget()
+            formed.unsaid = True
+        return self._outcome(formed)
+
     def _advance(self, now: Instant, reason: str, formed: Formed) -> None:
         for values in self._all:
             values.advance(now, reason, formed)

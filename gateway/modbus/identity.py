@@ -1,7 +1,8 @@
 """Is the meter that answers the one it should be? Pure.
 
-Where the configuration names a serial number, values of another meter are refused: the number is
-read before anything else, and again after each silence in which meters could have been swapped.
+A meter that tells its serial number is known by it: by the one in the configuration, or else by the
+first that it told. Values of another are refused, until a person accepts it. Once known, the number
+is read before anything else, daily, and after each silence in which meters could have been swapped.
 What tells the model is looked at once a day, behind the values, and only reported.
 """
 
@@ -18,6 +19,8 @@ from gateway.metering.settings import MeterSettings
 
 SWAPPED_AFTER: Final = 60.0
 """Seconds unheard after which another meter may stand in its place; nobody is quicker."""
+UNHEARD_AFTER: Final = 300.0
+"""The same where no number was asked for: a look at each poll would cost more than it is worth."""
 DAILY: Final = 86_400.0
 
 Said: TypeAlias = tuple[str, Mapping[str, object]]
@@ -29,24 +32,48 @@ class Identification:
 
     def __init__(self, meter: MeterSettings) -> None:
         self._meter = meter
-        self._wanted = _bare(meter.serial_number or "")
+        self._first = ""
+        """The number that it told first, or that was accepted."""
         self._serial = next(
             (i.register for i in meter.profile.identity if i.what == "serial_number"), None
         )
         self._models = tuple(i for i in meter.profile.identity if i.expected)
         self._shown: str | None = None
         self._serial_at: float | None = None
-        self._models_at: float | None = None
+        self._behind_at: float | None = None
         self._wrong: tuple[str, ...] = ()
 
     @property
     def refusal(self) -> str:
         """Why its values are not to be taken; empty: they are."""
-        if self._serial is None or not self._wanted:
+        if self._serial is None or not self.wanted:
             return ""
         if self._shown is None:
             return "unidentified"
-        return "" if _bare(self._shown) == self._wanted else "other_meter"
+        return "" if same_serial(self._shown, self.wanted) else "other_meter"
+
+    @property
+    def wanted(self) -> str:
+        """The number it is known by; empty where there is none yet."""
+        return self._meter.serial_number or self._first
+
+    @property
+    def shown(self) -> str:
+        """The number that it told last; empty where it told none."""
+        return self._shown or ""
+
+    def accept(self) -> str:
+        """Take it for the right one from now on: the number it tells; empty where it tells none.
+
+        Not for a number in the configuration, which only a change there takes back.
+        """
+        if self._shown is not None:
+            self._first = self._shown
+        return self.shown
+
+    def recall(self, number: str) -> None:
+        """Go on from the number that it was known by before a restart."""
+        self._first = number
 
     def uses(self, register: Register) -> bool:
         """Does it only tell what the meter is?"""
@@ -54,18 +81,20 @@ class Identification:
 
     def before(self, now: float, last_answer: float | None) -> Register | None:
         """What has to be read before its values; `last_answer` is the one before this round."""
-        if self._serial is None or not self._wanted:
+        if self._serial is None or not self.wanted:
             return None
-        unheard = last_answer is None or now - last_answer >= SWAPPED_AFTER
+        pause = SWAPPED_AFTER if self._meter.serial_number else UNHEARD_AFTER
+        unheard = last_answer is None or now - last_answer >= pause
         daily = self._serial_at is None or now - self._serial_at >= DAILY
         return self._serial if unheard or daily or self.refusal else None
 
     def behind(self, now: float) -> tuple[Register, ...]:
         """What is to be read behind its values, once a day, whatever comes of it."""
-        if not self._models or (self._models_at is not None and now - self._models_at < DAILY):
+        if self._behind_at is not None and now - self._behind_at < DAILY:
             return ()
-        self._models_at = now
-        return tuple(one.register for one in self._models)
+        self._behind_at = now
+        first = (self._serial,) if self._serial and not self.wanted else ()
+        return (*first, *(one.register for one in self._models))
 
     def serial_read(self, raw: RawWords, now: float) -> list[Said]:
         """Its serial number was asked for."""
@@ -74,8 +103,15 @@ class Identification:
         self._serial_at = now
         if self.refusal != "other_meter" or self._shown == before:
             return []
-        fields = {"meter": self._meter.name, "was": self._meter.serial_number, "is": self._shown}
+        fields = {"meter": self._meter.name, "was": self.wanted, "is": self._shown}
         return [("meter.identity_changed", fields)]
+
+    def first_told(self, raw: RawWords, now: float) -> str:
+        """The number it is known by from now on, where none was known; empty: there is no news."""
+        if self._serial is None or self.wanted:
+            return ""
+        self._shown, self._serial_at = told(self._serial, raw), now
+        return self.accept()
 
     def models_read(self, raw: RawWords) -> list[Said]:
         """What tells its model was asked for."""
@@ -111,6 +147,10 @@ def told(register: Register, raw: RawWords) -> str | None:
     return shown if _bare(shown) else None
 
 
+def same_serial(one: str, other: str) -> bool:
+    """Are they one number? People leave out leading zeros, and write small letters."""
+    return _bare(one) == _bare(other)
+
+
 def _bare(serial: str) -> str:
-    """As serial numbers are compared: people leave out leading zeros, and write small letters."""
     return serial.strip().casefold().lstrip("0")

@@ -99,8 +99,13 @@ class Poller:
     def recall(self, learnt: Mapping[str, bytes]) -> None:
         """Go on from what `keep` was given before."""
         for reader in self._readers.values():
-            if (data := learnt.get(reader.key)) is not None:
-                reader.recall(data)
+            reader.recall(learnt)
+
+    def accept(self, meter: str) -> tuple[str, str]:
+        """Take the meter that answers for the right one: the serial number it was known by, and
+        the one it has; empty for none. Not where the configuration has another.
+        """
+        return self._readers[meter].accept()
 
     def units(self) -> tuple[UnitReport, ...]:
         """Every meter of the bus."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from attrs import define
@@ -104,7 +104,8 @@ class MeterReader:
         self.meter = meter
         self.unit = unit
         self.tally = Tally()
-        self.key = f"modbus/{settings.name}/{meter.name}/{meter.unit}/{meter.profile.name}"
+        place = f"{settings.name}/{meter.name}/{meter.unit}/{meter.profile.name}"
+        self._map_key, self._serial_key = f"modbus/{place}", f"serial/{place}"
         """What is learnt is kept under: another meter learns anew."""
         self._settings = settings
         self._line = line
@@ -136,7 +137,7 @@ class MeterReader:
                 answer.fail(registers, refusal)
                 return
             await self._ask_all(registers, answer)
-            await self._look_at_model()
+            await self._look_behind()
         except MeterError as error:
             answer.fail(registers, error.reason)
 
@@ -316,11 +317,22 @@ class MeterReader:
         )
 
     def _learnt(self) -> None:
-        self._keep(self.key, self._map.learnt())
+        self._keep(self._map_key, self._map.learnt())
 
-    def recall(self, learnt: bytes) -> None:
+    def recall(self, learnt: Mapping[str, bytes]) -> None:
         """Go on from what `keep` was given before."""
-        self._map.recall(learnt)
+        if (known := learnt.get(self._map_key)) is not None:
+            self._map.recall(known)
+        if (number := learnt.get(self._serial_key)) is not None:
+            self._identity.recall(number.decode(errors="replace"))
+
+    def accept(self) -> tuple[str, str]:
+        """Take the meter that answers for the right one: the serial number it was known by, and
+        the one it has; empty for none."""
+        before = self._identity.wanted
+        if number := self._identity.accept():
+            self._keep(self._serial_key, number.encode())
+        return before, number
 
     # ------------------------------------------------------------------------- who answers, where
 
@@ -330,18 +342,20 @@ class MeterReader:
         if serial is not None:
             found = Answer(self._clock, (serial,))
             await self._ask_all((serial,), found)
-            said = self._identity.serial_read(found.raw, self._clock.monotonic())
-            for event, fields in said:
+            for event, fields in self._identity.serial_read(found.raw, self._clock.monotonic()):
                 log(event, **fields)
 
-    async def _look_at_model(self) -> None:
-        """Read what tells its model, now and then; a meter may be silent to that."""
+    async def _look_behind(self) -> None:
+        """Read what tells its model, and its number where none is known, now and then; a meter may
+        be silent to that."""
         if registers := self._identity.behind(self._clock.monotonic()):
             found = Answer(self._clock, registers)
             with contextlib.suppress(MeterError):
                 await self._ask_all(registers, found)
             for event, fields in self._identity.models_read(found.raw):
                 log(event, **fields)
+            if number := self._identity.first_told(found.raw, self._clock.monotonic()):
+                self._keep(self._serial_key, number.encode())
 
     async def _find_place(self) -> None:
         """Where a SunSpec meter has its registers; each base is tried in turn."""

@@ -596,3 +596,24 @@ def test_gaps_name_their_series():
     m = meter(send("counter"))
     m.advance(NOON, "bus_busy")
     assert m.advance(NOON + 2 * MINUTE, "offline").gaps == (Gap(KEY, NOON, "offline"),)
+
+
+def test_a_person_may_accept_what_is_held_and_it_is_reckoned_from_it():
+    m = meter(send(), send("counter", key=SeriesKey("", "2")))
+    hourly(m, "100", "101")
+    m.take(energy(NOON + HOUR + MINUTE, "5"), NOON + HOUR + MINUTE)
+    accepted = m.accept(replaced=False)
+    assert [fields["is"] for _, fields in accepted.events] == [Decimal(5)]
+    assert events(accepted) == ["counter.accepted"]
+    then = m.take(energy(NOON + 2 * HOUR, "6"), NOON + 2 * HOUR)
+    assert (gaps(then), values(then)) == ([(60, "replaced")], [(120, "6")])
+    assert m.accept(replaced=False).events == ()
+
+
+def test_nothing_is_reckoned_across_two_meters_though_the_new_one_shows_more():
+    m = meter(send())
+    hourly(m, "100", "101")
+    assert m.accept(replaced=True).state is not None
+    then = m.take(energy(NOON + 2 * HOUR, "150"), NOON + 2 * HOUR)
+    assert (gaps(then), values(then), events(then)) == ([(60, "replaced")], [], [])
+    assert values(m.take(energy(NOON + 3 * HOUR, "151"), NOON + 3 * HOUR)) == [(120, "1")]

@@ -40,10 +40,20 @@ class Meter:
         )
         self.clock = QuickClock()
         self.wire = ToldWire(self.clock, self.answer)
-        bus = BusSettings("riser", SerialLink("/dev/riser"))
+        self.kept: dict[str, bytes] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """Of the gateway."""
         self.poller = Poller(
-            bus, [self.settings], self.clock, random=random.Random(1), wire=self.wire
+            BusSettings("riser", SerialLink("/dev/riser")),
+            [self.settings],
+            self.clock,
+            random=random.Random(1),
+            keep=self.kept.__setitem__,
+            wire=self.wire,
         )
+        self.poller.recall(self.kept)
 
     def answer(self, unit: int, read: Read) -> Block | Exception | None:
         if self.dead or read.address in self.silent_at:
@@ -139,10 +149,57 @@ async def test_a_meter_that_will_not_say_its_number_is_not_taken_for_the_right_o
     assert meter.poller.units()[0].reason == "unidentified"
 
 
-async def test_without_a_number_in_the_configuration_none_is_asked_for():
+async def test_without_a_number_in_the_configuration_the_first_that_it_tells_is_the_right_one(
+    expected_events, caplog
+):
+    expected_events("meter.identity_changed", "meter.offline")
+    meter = Meter(SERIAL, None)
+    for _ in range(30):
+        assert (await meter.read()).raw.lookup(VALUE) == (42,)
+    assert sum(read.address == 100 for read in meter.wire.reads) == 1
+    meter.dead = True
+    await meter.read()
+    meter.dead, meter.shows = False, "555"
+    assert (await meter.read(after=400)).faults == {VALUE.name: "other_meter"}
+    assert told(caplog, "meter.identity_changed") == [
+        {"meter": "main", "was": "12345678", "is": "555"}
+    ]
+
+
+async def test_a_swap_over_a_restart_is_found_out_and_a_person_may_accept_it(
+    expected_events, caplog
+):
+    expected_events("meter.identity_changed", "meter.offline")
     meter = Meter(SERIAL, None)
     await meter.read()
-    assert all(read.address != 100 for read in meter.wire.reads)
+    meter.restart()
+    assert (await meter.read()).raw.lookup(VALUE) == (42,)
+    meter.shows = "555"
+    meter.restart()
+    for _ in range(3):
+        assert (await meter.read()).faults == {VALUE.name: "other_meter"}
+    assert meter.poller.accept("main") == ("12345678", "555")
+    assert (await meter.read()).raw.lookup(VALUE) == (42,)
+    meter.restart()
+    assert (await meter.read()).raw.lookup(VALUE) == (42,)
+    assert len(told(caplog, "meter.identity_changed")) == 1
+
+
+async def test_a_number_in_the_configuration_goes_before_what_was_accepted(expected_events):
+    expected_events("meter.identity_changed")
+    meter = Meter(SERIAL, "999")
+    await meter.read()
+    meter.poller.accept("main")
+    assert (await meter.read()).faults == {VALUE.name: "other_meter"}
+
+
+@pytest.mark.parametrize("how", ["refuses", "silent_at"])
+async def test_a_meter_that_never_told_its_number_is_read_all_the_same(how: str):
+    meter = Meter(SERIAL, None)
+    setattr(meter, how, {100})
+    for _ in range(20):
+        assert (await meter.read()).raw.lookup(VALUE) == (42,)
+    assert sum(read.address == 100 for read in meter.wire.reads) <= 1 + 2
 
 
 async def test_another_model_is_reported_once_and_read_all_the_same(expected_events, caplog):

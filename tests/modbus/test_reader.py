@@ -159,7 +159,7 @@ async def test_what_was_learnt_holds_after_a_restart(expected_events):
     before = Asked(behave=refuses(2))
     await before.round()
     after = Asked(behave=refuses(2))
-    after.reader.recall(before.kept[after.reader.key])
+    after.reader.recall(before.kept)
     await after.clock.sleep(30)
     await after.round()
     assert after.wire.reads == [Read(3, 0, 2), Read(3, 4, 4)]
