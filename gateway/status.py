@@ -114,9 +114,9 @@ def accepted_view(meter: str, accepted: Accepted) -> dict[str, Any]:
 
 
 def online(plant: Plant) -> dict[str, bool]:
-    """Which meters answer."""
+    """Which meters answer; none does over a bus that is down."""
     return {
-        report.meter: report.state == "online"
+        report.meter: report.state == "online" and poller.link().up
         for poller in plant.pollers.values()
         for report in poller.units()
     }
@@ -146,10 +146,14 @@ class Status:
                 "config_in_force": f"old: {refused}" if refused else "current",
                 "clock_synchronised": self._clock.synchronised(),
             },
-            "buffer": {**counts_view(counts), "bytes": self._store.size},
+            "buffer": {
+                **counts_view(counts),
+                "bytes": self._store.size,
+                "failing": self._plant.committer.failing,
+            },
             "buses": [self._bus(poller.link()) for poller in self._plant.pollers.values()],
             "meters": [
-                self._meter(report)
+                self._meter(report, poller.link())
                 for poller in self._plant.pollers.values()
                 for report in poller.units()
             ],
@@ -173,16 +177,20 @@ class Status:
             "load": round(report.busy, 4),
         }
 
-    def _meter(self, report: UnitReport) -> dict[str, Any]:
+    def _meter(self, report: UnitReport, link: LinkReport) -> dict[str, Any]:
         meter = self._plant.meters[report.meter]
+        state, since = report.state, report.since
+        reason = "" if state == "online" else report.reason
+        if state == "online" and not link.up:  # it cannot answer, and is not to blame for it
+            state, since, reason = "offline", link.since, "link_down"
         return {
             "name": report.meter,
             "bus": meter.settings.bus,
             "unit": report.unit,
             "profile": meter.settings.profile.name,
-            "state": report.state,
-            "since": iso(self._plant.wall(report.since)),
-            "reason": report.reason if report.state != "online" else "",
+            "state": state,
+            "since": iso(self._plant.wall(since)),
+            "reason": reason,
             "cause": self._plant.pollers[meter.settings.bus].likely_cause(report.meter),
             "requests": report.requests,
             "errors": dict(report.errors),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -31,7 +33,7 @@ def check(as_json: bool, config: str | None) -> None:
             print_json(_mistakes_view(error.mistakes))
         raise
     costs = costs_of(loaded.config)
-    doubts = problems(loaded.config, costs)
+    doubts = problems(loaded.config, costs) + _no_room(loaded.config, costs)
     if as_json:
         view = {**_mistakes_view(loaded.warnings), **_costs_view(loaded.config, costs)}
         print_json({**view, "problems": doubts})
@@ -41,6 +43,25 @@ def check(as_json: bool, config: str | None) -> None:
     click.echo(_page(loaded.config, costs, len(loaded.warnings)))
     for doubt in doubts:
         click.echo(click.style("warning: ", fg="yellow") + doubt, err=True)
+
+
+def _no_room(config: GatewayConfig, costs: Costs) -> list[str]:
+    """What the disk of the buffer cannot hold."""
+    buffer, path = config.buffer, Path(config.buffer.path)
+    try:
+        folder = next(above for above in path.parents if above.exists())
+        disk = os.statvfs(folder)
+        taken = path.stat().st_size if path.exists() else 0
+    except OSError:  # not for this user to see
+        return []
+    room = disk.f_bavail * disk.f_frsize + taken
+    if room >= buffer.max_size or not costs.buffer.bytes:
+        return []
+    return [
+        f"the disk of the buffer has room for {_bytes(room)}, less than its max_size of"
+        f" {show_size(buffer.max_size)}: that is {room // costs.buffer.bytes:,} days while nothing"
+        " can be sent"
+    ]
 
 
 def _mistakes_view(mistakes: Sequence[Mistake]) -> dict[str, object]:
@@ -104,8 +125,8 @@ def _page(config: GatewayConfig, costs: Costs, warnings: int) -> str:
     if buffer.days is not None:
         lines.append(
             f"buffer: about {_bytes(buffer.bytes)} a day while nothing can be sent; {size}"
+            f" holds {buffer.days:,} days"
         )
-        lines[-1] += f" hold {buffer.days:,} days"
     return "\n".join(lines)
 
 

@@ -114,7 +114,8 @@ def _screen(view: View) -> Iterable[str]:
         if not service["clock_synchronised"]:
             yield "  the clock is not synchronised: samples are kept and stamped later"
     else:
-        yield "the gateway does not run; this is what its buffer holds"
+        holds = "this is what its buffer holds" if buffer["bytes"] else "it has no buffer yet"
+        yield f"the gateway does not run; {holds}"
     yield ""
     dropped = sum(buffer["dropped"].values())
     yield (
@@ -123,6 +124,8 @@ def _screen(view: View) -> Iterable[str]:
         f" + parked {buffer['parked']} + dropped {dropped}"
         + ("" if buffer["balanced"] else "   THE SUM IS WRONG")
     )
+    if buffer.get("failing"):
+        yield "         it cannot be written: readings are kept in memory, see the log for why"
     for reason, count in buffer["dropped"].items():
         yield f"         dropped {count}: {reason}"
     yield ""
@@ -176,10 +179,14 @@ def _screen(view: View) -> Iterable[str]:
 
 
 def _last(meter: View, now: str) -> str:
-    for value in meter.get("values", ()):
-        shown = value["value"]
-        if shown is not None:
-            return f"{value['quantity']} {shown} {value['unit']}, {_age(value['at'], now)}".strip()
+    """The first that there is, else why there is none."""
+    values = meter.get("values", ())
+    for value in sorted(values, key=lambda value: value["value"] is None):
+        if value["value"] is None:
+            shown = f"no value: {value['reason']}"
+        else:
+            shown = f"{value['value']} {value['unit']}".strip()
+        return f"{value['quantity']} {shown}, {_age(value['at'], now)}"
     return ""
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from decimal import Decimal
 from pathlib import Path
@@ -71,6 +72,18 @@ def test_what_will_not_work_out_is_said(capsys: pytest.CaptureFixture[str], site
     assert ["busy" in p for p in problems(config, costs_of(config))] == [True]
     assert run(["check", "--config", str(site)]) == 0
     assert "poll less often" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_smaller_than_the_buffer_may_become_is_said(
+    capsys: pytest.CaptureFixture[str], site: Path
+) -> None:
+    disk = os.statvfs(site.parent)
+    most = disk.f_blocks * disk.f_frsize // 10**9 + 1
+    site.write_text(site.read_text() + f"buffer: {{path: not/there/yet.db, max_size: {most} GB}}\n")
+    (doubt,) = view(capsys, site)["problems"]
+    assert f"less than its max_size of {most} GB: that is " in doubt
+    site.write_text(site.read_text().replace(f"{most} GB", "1 MB"))
+    assert view(capsys, site)["problems"] == []
 
 
 def test_more_values_than_a_sender_may_send_are_said(site: Path) -> None:

@@ -189,6 +189,35 @@ async def test_status_has_what_scripts_read_and_a_page_with_nothing_cut_off(
     assert rest.keys() == view.keys()
 
 
+async def test_status_calls_no_meter_online_whose_bus_is_down_and_says_why_it_shows_no_value(
+    site: Site, start: Start
+) -> None:
+    await site.meter("main")
+    config = site.write()
+    rest = await command("status", "--config", config)
+    assert rest.stdout.startswith("the gateway does not run; it has no buffer yet\n")
+    service = await start(config)
+    await service.stored(1)
+    await site.endpoints["main"].close()
+    await service.says("bus.down")
+
+    async def shown() -> Any:
+        (meter,) = (await service.status())["meters"]
+        return meter
+
+    while (meter := await shown())["values"][0]["value"] is not None:
+        await asyncio.sleep(0.1)
+    assert (meter["state"], meter["reason"]) == ("offline", "link_down")
+    page = (await command("status", "--config", config)).stdout
+    assert re.search(
+        r"^main +bus-main +1 +offline \(link_down\)  "
+        r"active_energy_import_total no value: link_down, \d+ s ago$",
+        page,
+        re.M,
+    )
+    await service.stop()
+
+
 # ------------------------------------------------------------------------------------------ send
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cli.world import call
 from tests.service import Service, Site
 
 Start = Callable[..., Awaitable[Service]]
@@ -117,8 +119,12 @@ async def test_a_full_disk_at_the_start_is_said_and_once_there_is_room_it_starts
     await service.says("buffer.full")
     view = await service.status()
     assert view["service"]["running"]
+    assert view["buffer"]["failing"]
+    page = await asyncio.to_thread(call, "status", "--config", config)
+    assert "it cannot be written: readings are kept in memory" in page.stdout
     filler.unlink()
     await service.says("buffer.recovered")
+    assert not (await service.status())["buffer"]["failing"]
     await service.stop()
     rows = await service.stored(2)
     stamps = sorted(row.stamp for row in rows)
