@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -11,9 +12,10 @@ import click
 
 from gateway.cli.output import buffer_of, config_option, counted, print_json
 from gateway.clock import Instant
-from gateway.config import find_path, load
+from gateway.config import buffer_path, find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.control import NotRunning, ask, socket_path
+from gateway.errors import ConfigurationError, GatewayError
 from gateway.metering.quantity import QUANTITIES
 
 View = dict[str, Any]
@@ -25,13 +27,24 @@ View = dict[str, Any]
 def status(as_json: bool, config: str | None) -> None:
     """Show buses, meters, last values, what waits, the next request and what is parked.
 
-    Where the service does not run, what is in the buffer.
+    Where the service does not run, what is in the buffer. Mistakes in the configuration are told
+    last, and end it with 78.
     """
-    settings = load(find_path(config), tokens=False).config
+    path = find_path(config)
+    try:
+        settings = load(path, tokens=False).config
+    except ConfigurationError:
+        with contextlib.suppress(GatewayError):  # a service may run on what the file said before
+            _show(ask(socket_path(buffer_path(path)), "status"), as_json=as_json)
+        raise
     try:
         view: View = ask(socket_path(settings.buffer.path), "status")
     except NotRunning:
         view = asyncio.run(_at_rest(settings))
+    _show(view, as_json=as_json)
+
+
+def _show(view: View, *, as_json: bool) -> None:
     if as_json:
         print_json(view)
     else:

@@ -1,6 +1,6 @@
 """YAML to GatewayConfig; every mistake with its file, line and column."""
 
-from gateway.config.gateway import DEFAULT_PATH, Loaded, find_path, load, own_profiles
+from gateway.config.gateway import DEFAULT_PATH, Loaded, buffer_path, find_path, load, own_profiles
 from gateway.config.library import Library, UnknownProfile
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "Library",
     "Loaded",
     "UnknownProfile",
+    "buffer_path",
     "find_path",
     "load",
     "own_profiles",

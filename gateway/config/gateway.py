@@ -74,6 +74,19 @@ def own_profiles(path: Path) -> Path | None:
     return own
 
 
+def buffer_path(path: Path) -> str:
+    """Where the buffer of a configuration is, which is not judged otherwise.
+
+    Raises ConfigurationError where the file is not YAML.
+    """
+    text = read_text(path)
+    report = Report(path, text)
+    root = compose(text, report)
+    body = root if isinstance(root, Table) else EMPTY
+    fields = Fields(report, body, "the configuration", keys.ROOT)
+    return _buffer(fields, Place(path.absolute().parent, {})).path
+
+
 def _read(report: Report, root: Node | None, path: Path, place: Place) -> GatewayConfig:
     top = Span(1, 1, 1, 1)
     body = EMPTY

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import subprocess
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -216,6 +217,28 @@ async def test_status_calls_no_meter_online_whose_bus_is_down_and_says_why_it_sh
         re.M,
     )
     await service.stop()
+
+
+async def test_status_shows_a_service_that_runs_on_an_older_file_and_the_mistakes_of_the_new_one(
+    site: Site, start: Start
+) -> None:
+    await site.meter("main")
+    config = site.write()
+    service = await start(config)
+    await service.says("gateway.started")
+    config.write_text(config.read_text().replace("unit: 1", "unit: 300"))
+    service.process.send_signal(signal.SIGHUP)
+    await service.says("config.refused")
+    done = await command("status", "--config", config)
+    assert done.returncode == 78
+    assert done.stdout.startswith("running since ")
+    assert "\n  the configuration in force is old: the file has mistakes\n" in done.stdout
+    assert "unit: 300 is out of range" in done.stderr
+    view = await json_of("status", "--config", config, code=78)
+    assert view["service"]["config_in_force"] == "old: the file has mistakes"
+    await service.stop()
+    done = await command("status", "--config", config)
+    assert (done.returncode, done.stdout) == (78, "")
 
 
 # ------------------------------------------------------------------------------------------ send
