@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,19 @@ from pathlib import Path
 import click
 
 from gateway.cli.costs import BusCost, Costs, SenderCost, costs_of, problems
-from gateway.cli.output import config_option, counted, mistake_view, print_json, render
+from gateway.cli.lessons import Learnt, learnt_of
+from gateway.cli.output import (
+    buffer_of,
+    config_option,
+    counted,
+    mistake_view,
+    print_json,
+    render,
+)
 from gateway.config import find_path, load
 from gateway.config.measures import show_size
 from gateway.config.settings import GatewayConfig
-from gateway.errors import ConfigurationError, Mistake
+from gateway.errors import ConfigurationError, GatewayError, Mistake
 
 
 @click.command()
@@ -33,14 +42,17 @@ def check(as_json: bool, config: str | None) -> None:
             print_json(_mistakes_view(error.mistakes))
         raise
     costs = costs_of(loaded.config)
+    learnt = _learnt(loaded.config)
     doubts = problems(loaded.config, costs) + _no_room(loaded.config, costs)
     if as_json:
         view = {**_mistakes_view(loaded.warnings), **_costs_view(loaded.config, costs)}
-        print_json({**view, "problems": doubts})
+        print_json({**view, "learnt": [_learnt_view(one) for one in learnt], "problems": doubts})
         return
     if loaded.warnings:
         click.echo(render(loaded.warnings), err=True)
     click.echo(_page(loaded.config, costs, len(loaded.warnings)))
+    for one in learnt:
+        click.echo(_learnt_lines(one))
     for doubt in doubts:
         click.echo(click.style("warning: ", fg="yellow") + doubt, err=True)
 
@@ -62,6 +74,39 @@ def _no_room(config: GatewayConfig, costs: Costs) -> list[str]:
         f" {show_size(buffer.max_size)}: that is {room // costs.buffer.bytes:,} days while nothing"
         " can be sent"
     ]
+
+
+def _learnt(config: GatewayConfig) -> list[Learnt]:
+    """What the service learnt of the meters; it is no reason to fail where nobody can tell."""
+    try:
+        buffer = buffer_of(config)
+        return asyncio.run(learnt_of(config.meters, buffer)) if buffer else []
+    except GatewayError:
+        return []
+
+
+def _learnt_view(learnt: Learnt) -> dict[str, object]:
+    return {
+        "meter": learnt.meter,
+        "profile": learnt.profile,
+        "refused": [
+            {"register": register.name, "exception": code}
+            for register, code in learnt.lessons.refused
+        ],
+        "splits": [list(split) for split in learnt.lessons.splits],
+        "patch": learnt.patch,
+    }
+
+
+def _learnt_lines(learnt: Learnt) -> str:
+    refused = [f"{r.name} (exception {code})" for r, code in learnt.lessons.refused]
+    if learnt.lessons.splits:
+        refused.append("requests that are too long, or reach over a gap")
+    patch = "".join(f"    {line}\n" for line in learnt.patch.splitlines())
+    return (
+        f"\nmeter {learnt.meter} refuses {', '.join(refused)}; {learnt.profile}.yaml in your own"
+        f" profiles would spare it that:\n\n{patch}"
+    )
 
 
 def _mistakes_view(mistakes: Sequence[Mistake]) -> dict[str, object]:

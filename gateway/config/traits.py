@@ -14,8 +14,8 @@ from gateway.metering.profile import Limits, SerialDefaults, SunSpec
 
 SERIAL: Final = ("baudrate", "parity", "stopbits", "unit")
 REQUESTS: Final = (
-    "max_registers", "holes", "hole_ranges", "even", "single", "whole_blocks", "pause",
-    "pause_after_open", "answer_time",
+    "max_registers", "holes", "hole_ranges", "even", "single", "whole_blocks", "splits",
+    "pause", "pause_after_open", "answer_time",
 )  # fmt: skip
 SUNSPEC: Final = ("models", "header", "bases")
 
@@ -44,6 +44,7 @@ def read_limits(fields: Fields, base: Limits) -> Limits:
         even=inner.get("even", boolean, base.even),
         single=inner.get("single", boolean, base.single),
         whole_blocks=inner.many("whole_blocks", _block(address), base.whole_blocks),
+        splits=inner.many("splits", _split(address), base.splits),
         pause=inner.get("pause", duration(0, 10 * SECOND), base.pause),
         pause_after_open=inner.get("pause_after_open", duration(0, MINUTE), base.pause_after_open),
         answer_time=inner.get("answer_time", duration(0, MINUTE), base.answer_time),
@@ -66,6 +67,16 @@ def _block(address: Callable[[Node], int]) -> Callable[[Node], tuple[int, int, i
         if len(found) != 3 or not 1 <= found[0] <= 4 or not 1 <= found[2] <= 125:
             raise Wrong("a block is [function, first, count]")
         return found[0], found[1], found[2]
+
+    return read
+
+
+def _split(address: Callable[[Node], int]) -> Callable[[Node], tuple[int, int]]:
+    def read(node: Node) -> tuple[int, int]:
+        found = list_of(address, most=2)(node)
+        if len(found) != 2 or not 1 <= found[0] <= 4:
+            raise Wrong("a split is [function, address]")
+        return found[0], found[1]
 
     return read
 

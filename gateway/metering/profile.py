@@ -29,6 +29,8 @@ class Limits:
     """One value a request: nothing may be joined."""
     whole_blocks: tuple[tuple[int, int, int], ...] = ()
     """(function, first, count) that can only be read in one piece (Siemens' identity)."""
+    splits: tuple[tuple[int, int], ...] = ()
+    """(function, address): no request reaches from below to there."""
     pause: Millis = 0
     """Silence that the model needs between two requests, above the 3.5 characters."""
     pause_after_open: Millis = 0

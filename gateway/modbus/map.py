@@ -23,6 +23,15 @@ _VERSION: Final = 1
 
 
 @frozen
+class Lessons:
+    """What a meter was seen to refuse: registers, each with the exception's code, and where no
+    request may reach over, as (function, address)."""
+
+    refused: tuple[tuple[Register, int], ...]
+    splits: tuple[Address, ...]
+
+
+@frozen
 class Refusal:
     """A register that the meter would not give. It is asked for again, alone, after a pause that
     doubles up to a day: a meter that starts up may refuse everything for a while."""
@@ -172,6 +181,15 @@ class RegisterMap:
             "base": self.base,
         }
         return json.dumps(found, separators=(",", ":")).encode()
+
+    def lessons(self) -> Lessons:
+        """What was learnt, for people to put into a profile."""
+        refused = (
+            (register, self._refused[at].code)
+            for register in self._named
+            if (at := (register.function, register.address)) in self._refused
+        )
+        return Lessons(tuple(refused), tuple(sorted(self._cuts)))
 
     def recall(self, learnt: bytes) -> None:
         """Go on from what was learnt; what cannot be read is learnt again."""

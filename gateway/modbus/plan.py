@@ -190,7 +190,7 @@ class _Rules:
         self._function = function
         self._limits = limits
         self._refused = {address for f, address in refused if f == function}
-        self._cuts = {address for f, address in cuts if f == function}
+        self._cuts = {address for f, address in (*cuts, *limits.splits) if f == function}
         most = MAX_BITS if function in (1, 2) else min(limits.max_registers, MAX_REGISTERS)
         self.most = min(most, longest) if longest else most
         self._named: set[int] = set()

@@ -39,6 +39,15 @@ _NO_PATH = 10
 _GATEWAY_TIMEOUT = 11
 
 
+def map_key(meter: MeterSettings) -> str:
+    """What is learnt of its registers is kept under; another meter learns anew."""
+    return f"modbus/{_place(meter)}"
+
+
+def _place(meter: MeterSettings) -> str:
+    return f"{meter.bus}/{meter.name}/{meter.unit}/{meter.profile.name}"
+
+
 @define
 class Tally:
     """Requests of a round and how many of them failed."""
@@ -104,9 +113,7 @@ class MeterReader:
         self.meter = meter
         self.unit = unit
         self.tally = Tally()
-        place = f"{settings.name}/{meter.name}/{meter.unit}/{meter.profile.name}"
-        self._map_key, self._serial_key = f"modbus/{place}", f"serial/{place}"
-        """What is learnt is kept under: another meter learns anew."""
+        self._map_key, self._serial_key = map_key(meter), f"serial/{_place(meter)}"
         self._settings = settings
         self._line = line
         self._clock = clock

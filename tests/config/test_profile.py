@@ -72,6 +72,7 @@ def test_every_feature_of_a_register_is_read() -> None:
     assert power.not_available == {0x8000}
     assert profile.limits.hole_ranges == ((0, 63),)
     assert profile.limits.whole_blocks == ((3, 64001, 27),)
+    assert profile.limits.splits == ((3, 40), (3, 48))
     assert profile.sunspec == SunSpec((203,), 40070, (40000, 50000, 0))
 
 
@@ -163,6 +164,7 @@ def test_a_mistake_in_a_register_is_reported_once_on_its_line(
         ("requests: {max_registers: 126}\n", 8, "out of range"),
         ("requests: {hole_ranges: [[5, 1]]}\n", 8, "[first, last]"),
         ("requests: {whole_blocks: [[3, 1]]}\n", 8, "[function, first, count]"),
+        ("requests: {splits: [[5, 1]]}\n", 8, "[function, address]"),
         ("requests: {max_registers: 1}\n", 7, "more than a request may have (1)"),
         ("requests: {holes: no}\n", 8, "neither true nor false"),
         ("requests: {pause: 60}\n", 8, "no unit"),

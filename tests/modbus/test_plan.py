@@ -46,6 +46,7 @@ limits = st.builds(
     ).map(tuple),
     even=st.booleans(),
     single=st.booleans(),
+    splits=st.lists(st.tuples(st.just(3), st.integers(0, 80)), max_size=2).map(tuple),
 )
 addresses = st.lists(st.tuples(st.just(3), st.integers(0, 80)), max_size=3)
 
@@ -78,7 +79,7 @@ def legal(
         ):
             return None
     starts = [r.address for r in part]
-    if any(min(starts) < cut <= max(starts) for _, cut in cuts):
+    if any(min(starts) < cut <= max(starts) for _, cut in (*cuts, *limit.splits)):
         return None
     return read
 
