@@ -290,7 +290,7 @@ def explorer(
 
 
 def test_no_power_cut_loses_what_was_stored(explorer: Explorer, short: bool) -> None:
-    explorer.run("used", 60, 8 if short else 75, Told(), {})
+    explorer.run("used", 60 if short else 240, 8 if short else 75, Told(), {})
     print(f"power cut at {explorer.cuts} calls, {explorer.looked_at} states: lost 0, unopenable 0")
     assert explorer.faults == {}
     assert explorer.looked_at > (2_000 if short else 25_000)
@@ -309,7 +309,7 @@ def test_no_power_cut_in_a_salvage_loses_what_was_sound(
     explorer.run(what, 1_000, 10 if short else 100, told, disk)
     print(f"power cut at {explorer.cuts} calls, {explorer.looked_at} states: lost 0, unopenable 0")
     assert explorer.faults == {}
-    assert explorer.looked_at > (400 if short else 2_500)
+    assert explorer.looked_at > (400 if short else 2_000)
 
 
 def test_a_store_that_does_not_sync_each_commit_is_found_out(
