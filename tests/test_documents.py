@@ -468,6 +468,7 @@ def documented_fields(folder: Path) -> None:
         ("read", "main-supply", "--once", "--json"),
         ("send", "--dry-run", "--json"),
         ("check", "--json"),
+        ("scan", "plant-room", "--units", "1", "--json"),
     ):
         done = subprocess.run(
             ["meter-gateway", name, *rest], cwd=folder, capture_output=True, text=True,

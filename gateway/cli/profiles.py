@@ -26,7 +26,7 @@ def list_(as_json: bool, config: str | None) -> None:
     """List every profile: its name, and the maker, model and kind of meter."""
     rows = [
         {"name": p.name, "maker": p.maker, "model": p.model, "kind": p.kind}
-        for p in _library(config).all()
+        for p in known_library(config).all()
     ]
     if as_json:
         print_json(rows)
@@ -44,7 +44,7 @@ def list_(as_json: bool, config: str | None) -> None:
 @config_option
 def show(name: str, as_json: bool, config: str | None) -> None:
     """Show the registers of the profile NAME, with what it extends resolved."""
-    library = _library(config)
+    library = known_library(config)
     try:
         profile = library.get(name)
     except UnknownProfile as unknown:
@@ -61,12 +61,12 @@ def show(name: str, as_json: bool, config: str | None) -> None:
 @config_option
 def check(file: Path, config: str | None) -> None:
     """Check the profile in FILE and explain every mistake."""
-    profile = _library(config).check(file)
+    profile = known_library(config).check(file)
     count = len(profile.quantities())
     click.echo(f"{file} is sound: {profile.maker} {profile.model}, {count} quantities")
 
 
-def _library(config: str | None) -> Library:
+def known_library(config: str | None) -> Library:
     """The shipped profiles, and one's own where a configuration names a folder of them."""
     path = find_path(config)
     if config is None and "METER_GATEWAY_CONFIG" not in os.environ and not path.is_file():

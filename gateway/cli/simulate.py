@@ -16,6 +16,7 @@ from attrs import frozen
 
 from gateway.cli.faults import FORM, explained, read_fault, read_script
 from gateway.cli.output import config_option
+from gateway.cli.spans import span
 from gateway.config import Library, UnknownProfile, find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.errors import GatewayError
@@ -47,16 +48,15 @@ _FTDI_FIFO: Final = 62
 @click.option("--baudrate", type=click.Choice(_BAUDRATES), default="9600", show_default=True)
 @click.option(
     "--turnaround",
-    type=click.IntRange(0, 10_000),
-    metavar="MS",
-    help="From the end of a request to its answer. Default: 10 on a line, 5 on TCP.",
+    callback=span,
+    metavar="SPAN",
+    help="From the end of a request to its answer. Default: 10ms on a line, 5ms on TCP.",
 )
 @click.option(
     "--latency",
-    type=click.IntRange(0, 255),
-    default=0,
-    metavar="MS",
-    help="What an adapter of the line holds bytes back; 16 for FTDI as it comes.",
+    callback=span,
+    metavar="SPAN",
+    help="What an adapter of the line holds bytes back: 16ms for FTDI as it comes.",
 )
 @click.option(
     "--fault",
@@ -75,7 +75,7 @@ def simulate(
     serial: str | None,
     baudrate: str,
     turnaround: int | None,
-    latency: int,
+    latency: int | None,
     faults: tuple[str, ...],
     script: str | None,
 ) -> None:
@@ -105,7 +105,7 @@ class _Scene:
         self.meters: list[str] = []
         """YAML to paste for those that are in no configuration."""
 
-    def pace(self, turnaround: int | None, latency: int) -> None:
+    def pace(self, turnaround: int | None, latency: int | None) -> None:
         """Milliseconds that meters and adapters take."""
         for _, line, _ in self.lines:
             if turnaround is not None:

@@ -133,7 +133,7 @@ def test_several_profiles_share_a_line_each_at_its_own_unit_and_baud_rate(
     port = tmp_path / "line"
     profiles = ("--profile", "eastron-sdm120", "--profile", "eastron-sdm630")
     faster = ("--profile", "eastron-sdm120:9@19200", "--profile", "abb-b23")
-    one = started(served, tmp_path, *profiles, *faster, "--serial", port, "--latency", "1")
+    one = started(served, tmp_path, *profiles, *faster, "--serial", port, "--latency", "1ms")
     assert re.findall(r"name: (.*?), bus: line, unit: (\d+)", one.out) == [
         ("eastron-sdm120", "1"),
         ("eastron-sdm630", "2"),
@@ -220,6 +220,7 @@ def test_a_path_that_is_taken_is_left_alone(served: list[Background], tmp_path: 
         (["--profile", "abb-b23", "--fault", "busy=6"], 2, "busy takes no value"),
         (["--profile", "abb-b23", "--fault", "reset%10"], 2, "reset has no rate"),
         (["--profile", "abb-b23", "--fault", "swapped=A1"], 1, "the meter shows a number"),
+        (["--profile", "abb-b23", "--latency", "16"], 2, "write 200ms or 2s"),
         (["--profile", "abb-b23", "--script", "none.txt"], 1, "none.txt: No such file"),
         (["--profile", "abb-b23:300"], 2, "units are 1 to 247"),
         (["--profile", "abb-b23@1234"], 2, "baud rates: 1200"),

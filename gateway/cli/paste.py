@@ -1,0 +1,168 @@
+"""What a scan found, as YAML to paste and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence, Set
+from typing import Any, Final
+
+from gateway.metering.profile import DeviceProfile
+from gateway.metering.quantity import QUANTITIES
+from gateway.modbus.plan import Read
+from gateway.modbus.scanning import Found
+from gateway.modbus.settings import Link, SerialLink
+
+_MAIN: Final = (
+    "active_energy_import_total",
+    "active_energy_sum_total",
+    "heat_energy_total",
+    "volume_total",
+)
+"""What is sent of most meters."""
+_BLOCKS_SHOWN: Final = 8
+
+
+def setting(link: Link) -> str:
+    """`9600 8N1`, or the address."""
+    if not isinstance(link, SerialLink):
+        return address(link)
+    return f"{link.baudrate} {link.data_bits}{link.parity[0].upper()}{link.stopbits}"
+
+
+def address(link: Link) -> str:
+    """The path of a port, or host and port."""
+    if isinstance(link, SerialLink):
+        return link.path
+    return f"[{link.host}]:{link.port}" if ":" in link.host else f"{link.host}:{link.port}"
+
+
+def as_yaml(bus: str, found: Sequence[Found]) -> str:
+    """Buses and meters of a configuration. A line has one setting: that of most of its meters;
+    the others, and units that are unknown, stand in comments."""
+    known = [one for one in found if one.claims]
+    lines: list[str] = []
+    if known:
+        counts = Counter(one.link for one in known)
+        link = max(counts, key=lambda each: counts[each])
+        lines += ["buses:", f"  {bus}: {_bus(link)}", "meters:"]
+        for one in known:
+            if one.link == link:
+                lines += _meter(bus, one)
+        units = {one.unit for one in known if one.link == link}
+        for one in known:
+            if one.link != link:
+                lines += _of_another_setting(bus, one, link, units)
+                units.add(one.unit)
+    for one in found:
+        if not one.claims:
+            lines += _commented([f"{_where(one)} is unknown: {_gave(one)}"])
+    return "\n".join(lines)
+
+
+def told(one: Found) -> str:
+    """One line for people."""
+    if not one.claims:
+        return f"{_where(one)}: unknown: {_gave(one)}"
+    claim = one.claims[0]
+    serial = f", serial number {claim.serial_number}" if claim.serial_number else ""
+    return f"{_where(one)}: {claim.profile.name}{serial} ({_why(one)})"
+
+
+def view(one: Found) -> dict[str, Any]:
+    """For `--json`."""
+    claim = one.claims[0] if one.claims else None
+    return {
+        **link_view(one.link),
+        "unit": one.unit,
+        "profile": claim.profile.name if claim else None,
+        "certain": one.certain,
+        "named_by": claim.named_by if claim else "",
+        "also": [other.profile.name for other in one.claims[1:]],
+        "serial_number": claim.serial_number if claim else None,
+        "gave": [
+            {"function": b.function, "address": b.address, "words": list(b.words)}
+            for b in one.blocks
+        ],
+        "refused": [
+            {"function": r.function, "address": r.address, "count": r.count, "reason": why}
+            for r, why in one.refused
+        ],
+    }
+
+
+def link_view(link: Link) -> dict[str, Any]:
+    """The setting of a line; nothing on TCP."""
+    if not isinstance(link, SerialLink):
+        return {}
+    return {"baudrate": link.baudrate, "parity": link.parity, "stopbits": link.stopbits}
+
+
+def _where(one: Found) -> str:
+    if isinstance(one.link, SerialLink):
+        return f"unit {one.unit} at {setting(one.link)}"
+    return f"unit {one.unit}"
+
+
+def _why(one: Found) -> str:
+    if one.certain:
+        return f"it says {one.claims[0].named_by}"
+    others = ", ".join(claim.profile.name for claim in one.claims[1:])
+    others = f", and {others} as well" if others else ""
+    return f"its values fit{others}, but it does not name its model: compare with its label"
+
+
+def _gave(one: Found) -> str:
+    refusals = dict.fromkeys(why for _, why in one.refused)
+    shown = [
+        f"{Read(b.function, b.address, len(b.words))} = {' '.join(f'{w:04x}' for w in b.words)}"
+        for b in one.blocks[:_BLOCKS_SHOWN]
+    ]
+    return "; ".join(shown) or f"it gave nothing but {', '.join(refusals)}"
+
+
+def _bus(link: Link) -> str:
+    if isinstance(link, SerialLink):
+        keys = [
+            f"serial: {json.dumps(link.path, ensure_ascii=False)}",
+            f"baudrate: {link.baudrate}",
+            f"parity: {link.parity}",
+        ]
+        keys += [f"stopbits: {link.stopbits}"] if link.stopbits != 1 else []
+        keys += [f"{key}: true" for key in ("echo", "rs485") if getattr(link, key)]
+        usual = "rtu"
+    else:
+        keys, usual = [f'tcp: "{address(link)}"'], "tcp"
+    keys += [f"framing: {link.framing}"] if link.framing != usual else []
+    return "{" + ", ".join(keys) + "}"
+
+
+def _meter(bus: str, one: Found) -> Iterator[str]:
+    claim = one.claims[0]
+    profile = claim.profile
+    yield f"  - name: {profile.name}-{one.unit}"
+    yield f"    bus: {bus}"
+    yield f"    unit: {one.unit}"
+    yield f"    profile: {profile.name}  # {_why(one)}"
+    if claim.serial_number:
+        yield f"    serial_number: {json.dumps(claim.serial_number, ensure_ascii=False)}"
+    yield "    send:"
+    yield f'      - {{meterID: "", quantity: {_quantity(profile)}}}  # write its meterID'
+
+
+def _quantity(profile: DeviceProfile) -> str:
+    quantities = profile.quantities()
+    counters = (name for name in quantities if QUANTITIES[name].counter)
+    usual = (name for name in _MAIN if name in quantities)
+    return next(usual, None) or next(counters, None) or quantities[0]
+
+
+def _of_another_setting(bus: str, one: Found, link: Link, taken: Set[int]) -> Iterator[str]:
+    unit = ", and to a unit that is free" if one.unit in taken else ""
+    first = f"A line has one setting: set this meter to {setting(link)} first{unit}."
+    yield from _commented([f"{_where(one)}. {first}"])
+    yield from _commented(_meter(bus, one))
+
+
+def _commented(lines: Iterator[str] | Sequence[str]) -> Iterator[str]:
+    return (f"# {line}" for line in lines)

@@ -1,0 +1,214 @@
+"""Which profile a unit that answers has: the model's own, and none where it is another's."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.config.library import Library
+from gateway.errors import BadAnswer, DeviceException, LinkDown, MeterTimeout
+from gateway.metering.reading import Block
+from gateway.metering.register import Words
+from gateway.modbus.plan import Read
+from gateway.modbus.recognising import Claim, Witness, recognise
+from gateway.modbus.simulator import SimulatedMeter
+
+LIBRARY = Library(None)
+PROFILES = LIBRARY.all()
+START = 1_760_000_000_000
+NAMED = {
+    "abb-b21": "model_name B21",
+    "abb-b23": "model_name B23",
+    "carlo-gavazzi-em111": "model_code 101",
+    "carlo-gavazzi-em24-e1": "model_code 1648",
+    "carlo-gavazzi-em340": "model_code 341",
+    "eastron-sdm72d-m-2": "model_code 137",
+    "schneider-iem3155": "model_name iEM3155",
+    "shelly-pro-3em": "model_name SPEM-003CEBEU",
+    "sunspec-meter": "SunSpec meter model 204 at 40070",
+}
+"""What each says that only it says; the others only look like what they are."""
+
+Behave = Callable[[Read], Words | int | Exception]
+
+
+async def claims(behave: Behave, *, unit: int = 5, profiles=PROFILES) -> tuple[Claim, ...]:
+    """What a device is taken for that answers each read so: words, or an exception's code."""
+
+    async def ask(read: Read) -> Block:
+        found = behave(read)
+        if isinstance(found, Exception):
+            raise found
+        if isinstance(found, int):
+            raise DeviceException("riser", unit, str(read), found)
+        return Block(read.function, read.address, found)
+
+    return await recognise(profiles, Witness(unit, ask))
+
+
+def meter(name: str, **more: object) -> Behave:
+    """A simulated meter, a little later at each read."""
+    simulated = SimulatedMeter(LIBRARY.get(name), 5, START, **more)  # type: ignore[arg-type]
+    at = iter(range(START, START + 10**9, 50))
+    return lambda read: simulated.words(read.function, read.address, read.count, next(at))
+
+
+@pytest.mark.parametrize("name", LIBRARY.names())
+async def test_a_meter_of_each_shipped_profile_is_taken_for_its_own_model_alone(name: str) -> None:
+    found = await claims(meter(name, serial_number="4711"))
+    assert [(one.profile.name, one.named_by) for one in found] == [(name, NAMED.get(name, ""))]
+    tells = {identity.what for identity in LIBRARY.get(name).identity}
+    assert found[0].serial_number == ("4711" if "serial_number" in tells else None)
+
+
+DEVICES: dict[str, Behave] = {
+    "zeros everywhere": lambda read: (0,) * read.count,
+    "ones everywhere": lambda read: (0xFFFF,) * read.count,
+    "each register its address": lambda read: tuple(range(read.address, read.address + read.count)),
+    "nothing but exceptions": lambda read: 2,
+    "nothing at all": lambda read: MeterTimeout("riser", 5, str(read), "no answer"),
+    "damaged answers": lambda read: BadAnswer("riser", 5, str(read), "damaged", reason="crc"),
+    "every code by chance": lambda read: tuple(
+        {11: 341, 40960: 7, 64514: 137, 64001: 42}.get(n, n * 7919 % 65536)
+        for n in range(read.address, read.address + read.count)
+    ),
+}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+async def test_a_device_that_only_answers_is_unknown(device: str) -> None:
+    assert await claims(DEVICES[device]) == ()
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_random_words_are_no_meter(seed: int) -> None:
+    draw = random.Random(seed)
+    memory: dict[tuple[int, int], int] = {}
+
+    def behave(read: Read) -> Words:
+        places = [(read.function, n) for n in range(read.address, read.address + read.count)]
+        top = draw.choice((2, 300, 0x10000))
+        return tuple(memory.setdefault(place, draw.randrange(top)) for place in places)
+
+    assert await claims(behave) == ()
+
+
+async def test_a_meter_that_gives_less_than_a_profile_has_is_not_taken_for_it() -> None:
+    sdm = meter("eastron-sdm630")
+    found = await claims(lambda read: 2 if read.address >= 342 else sdm(read))
+    assert found == ()
+
+
+async def test_a_meter_with_one_value_that_cannot_be_is_not_taken_for_it() -> None:
+    sdm = meter("eastron-sdm120")
+
+    def behave(read: Read) -> Words | int | Exception:
+        words = sdm(read)
+        if read.function == 4 and read.address == 70 and isinstance(words, tuple):
+            return (0x4480, 0, *words[2:])  # 1024 Hz
+        return words
+
+    assert await claims(behave) == ()
+
+
+async def test_where_a_meter_has_zeros_for_what_it_has_not_both_are_named() -> None:
+    sdm = meter("eastron-sdm120")
+
+    def behave(read: Read) -> Words | int | Exception:
+        if read.function == 3:
+            return sdm(read)
+        words: list[int] = []
+        for address in range(read.address, read.address + read.count, 2):
+            found = sdm(Read(4, address, 2))
+            words += found if isinstance(found, tuple) else (0, 0)
+        return tuple(words)
+
+    found = await claims(behave)
+    assert [one.profile.name for one in found] == ["eastron-sdm120", "eastron-sdm630"]
+    assert not any(one.named_by for one in found)
+
+
+async def test_a_model_is_believed_when_it_says_the_same_twice() -> None:
+    """A late answer to another read would look like it once."""
+    abb = meter("abb-b23")
+    seen: list[Read] = []
+
+    def behave(read: Read) -> Words | int | Exception:
+        seen.append(read)
+        if read.address == 35168 and seen.count(read) > 1:
+            return (0, 0)
+        return abb(read)
+
+    assert await claims(behave) == ()
+
+
+async def test_a_damaged_answer_and_a_lost_one_are_asked_for_again() -> None:
+    abb = meter("abb-b23")
+    seen: list[Read] = []
+
+    def behave(read: Read) -> Words | int | Exception:
+        seen.append(read)
+        if seen.count(read) == 1:
+            return MeterTimeout("riser", 5, str(read), "no answer")
+        return abb(read)
+
+    (found,) = await claims(behave)
+    assert found.profile.name == "abb-b23"
+
+    seen.clear()
+
+    def damaged(read: Read) -> Words | int | Exception:
+        seen.append(read)
+        if seen.count(read) < 3:
+            return BadAnswer("riser", 5, str(read), "damaged", reason="crc")
+        return abb(read)
+
+    (found,) = await claims(damaged)
+    assert found.profile.name == "abb-b23"
+
+
+async def test_a_line_that_breaks_is_no_answer() -> None:
+    with pytest.raises(LinkDown):
+        await claims(lambda read: LinkDown("riser", "the connection was lost"))
+
+
+async def test_the_same_model_at_another_sunspec_base_is_found_with_its_serial_number() -> None:
+    sunspec = meter("sunspec-meter", serial_number="A-77")
+
+    def behave(read: Read) -> Words | int | Exception:
+        if read.address < 50_000:
+            return 2
+        return sunspec(Read(read.function, read.address - 10_000, read.count))
+
+    (found,) = await claims(behave)
+    assert found.named_by == "SunSpec meter model 204 at 50070"
+    assert found.serial_number == "A-77"
+
+
+async def test_a_heat_meter_that_says_another_address_than_its_unit_is_not_taken_for_it() -> None:
+    heat = meter("equysis-ultra-e-f")
+    assert [one.profile.name for one in await claims(heat)] == ["equysis-ultra-e-f"]
+    assert await claims(heat, unit=6) == ()
+
+
+async def test_a_profile_of_ones_own_for_the_same_model_is_named_beside_the_shipped_one(
+    tmp_path: Path,
+) -> None:
+    own = "extends: abb-b23\nmodel: B23 in the cellar\nwithout: [frequency]\n"
+    (tmp_path / "my-b23.yaml").write_text(own)
+    found = await claims(meter("abb-b23"), profiles=Library(tmp_path).all())
+    assert [one.profile.name for one in found] == ["abb-b23", "my-b23"]
+
+
+async def test_a_meter_that_names_its_model_may_lack_a_register() -> None:
+    em340 = meter("carlo-gavazzi-em340")
+    refused = LIBRARY.get("carlo-gavazzi-em340").registers[-1].address
+
+    def behave(read: Read) -> Words | int | Exception:
+        return 2 if read.address <= refused < read.address + read.count else em340(read)
+
+    (found,) = await claims(behave)
+    assert (found.profile.name, found.named_by) == ("carlo-gavazzi-em340", "model_code 341")
