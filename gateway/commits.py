@@ -89,6 +89,23 @@ class _Bundle:
     def __len__(self) -> int:
         return len(self.readings) + len(self.gaps) + len(self.samples)
 
+    def parts(self) -> list[_Bundle]:
+        """Smaller ones, that what is unsound in it takes nothing else with it. A single reading
+        becomes a gap; a single one of anything else leaves nothing.
+        """
+        since, readings = self.since, self.readings
+        beside = [
+            _Bundle(since, gaps=self.gaps),
+            _Bundle(since, samples=self.samples),
+            _Bundle(since, states=self.states, restamped=self.restamped),
+        ]
+        middle = (len(readings) + 1) // 2
+        halves = [_Bundle(since, readings[:middle]), _Bundle(since, readings[middle:])]
+        found = [part for part in (*halves, *beside) if part.commit()]
+        if len(found) > 1:
+            return found
+        return [_Bundle(since, gaps=[Gap(r.key, r.stamp, "unsound")]) for r in readings]
+
 
 class Committer:
     """Brings what all buses found together to the buffer; keeps an hour of it when it cannot.
@@ -195,9 +212,12 @@ class Committer:
                 except StoreError as error:
                     self._failed(error)
                     return False
-                except Exception as error:  # the border of a commit: one that is unsound is left
-                    log_failure("commit", error)
+                except Exception as error:  # the border of a commit: what is unsound is left
                     self._waiting.popleft()
+                    parts = bundle.parts()
+                    if len(parts) < 2:
+                        log_failure("commit", error)
+                    self._waiting.extendleft(reversed(parts))
                     continue
                 self._waiting.popleft()
                 written += len(commit.readings)

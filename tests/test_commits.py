@@ -30,12 +30,15 @@ class Store:
         self.commits: list[Commit] = []
         self.error: Exception | None = None
         self.tries = 0
+        self.unsound: Callable[[Reading], bool] = lambda reading: False
 
     async def append(self, commit: Commit) -> None:
         self.tries += 1
         await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
+        if any(self.unsound(reading) for reading in commit.readings):
+            raise OverflowError("too large a number")
         self.commits.append(commit)
 
     @property
@@ -190,3 +193,22 @@ async def test_flush_tells_whether_all_is_stored(
     store.error = None
     assert await committer.flush()
     assert store.commits == [Commit(samples=(kept,), restamped={7: NOON})]
+
+
+async def test_a_reading_that_cannot_be_stored_takes_no_other_with_it(
+    clock: FakeClock, store: Store, expected_events: Callable[..., None]
+):
+    expected_events("task.failed")
+    store.unsound = lambda reading: reading.value in (3, 17)
+    committer = Committer(store, clock, "x.db")
+    with committer.round():
+        for n in range(20):
+            committer.add("a", reading(n))
+        committer.add("b", Outcome(gaps=(Gap(KEY, NOON, "timeout"),), state=b"{}"))
+    assert await committer.flush()
+    assert sorted(store.values) == [n for n in range(20) if n not in (3, 17)]
+    gaps = [gap for commit in store.commits for gap in commit.gaps]
+    assert {(gap.stamp, gap.reason) for gap in gaps} == {
+        (NOON + 3 * MINUTE, "unsound"), (NOON + 17 * MINUTE, "unsound"), (NOON, "timeout")
+    }  # fmt: skip
+    assert [commit.states for commit in store.commits if commit.states] == [{"b": b"{}"}]
