@@ -26,9 +26,6 @@ _WIRES: Final = "check its power, the wires (A and B may be swapped), unit, baud
 _NOISE: Final = "check termination (120 ohm at both ends), shield, baud rate and parity"
 _PROFILE: Final = "check that the profile fits the meter's model"
 _HINTS: Final = {
-    "timeout": _WIRES,
-    "offline": f"{_WIRES}; the service asks it only now and then while it is silent",
-    "link_down": "check the adapter and its path, or the network and the address",
     "exception_1": _PROFILE,
     "exception_2": _PROFILE,
     "exception_3": _PROFILE,
@@ -40,6 +37,15 @@ _HINTS: Final = {
     "other_meter": "another serial number answers: check the wiring, or serial_number in the file",
 }
 """What to try next, by the reason why nothing was read."""
+_ON_A_LINE: Final = {
+    "timeout": _WIRES,
+    "link_down": "check the adapter's plug, the path, and that this user is in the group dialout",
+}
+_OVER_TCP: Final = {
+    "timeout": "check its power and its unit; behind a serial server also the wires and the baud"
+    " rate there",
+    "link_down": "check the network, the address and the port; some devices take one client only",
+}
 
 
 @click.command()
@@ -101,7 +107,8 @@ def _end(view: View) -> None:
     """Exit code and error of one read."""
     if view["values"]:
         raise SystemExit(3 if view["faults"] else 0)
-    hints = dict.fromkeys(_HINTS.get(reason, _WIRES) for reason in view["faults"].values())
+    known = _HINTS | (_ON_A_LINE if view["link"].startswith("/") else _OVER_TCP)
+    hints = dict.fromkeys(known.get(reason, _WIRES) for reason in view["faults"].values())
     raise TargetUnreachable(
         f"{view['meter']} gave no value: {_why_nothing(view)}", hint="; ".join(hints)
     )

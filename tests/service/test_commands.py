@@ -109,9 +109,9 @@ async def test_read_ends_with_69_where_the_meter_is_silent_or_its_bus_is_not_the
         assert f' bus=riser link={port} error="there is no such port" hint=' in said
     refused = f"127.0.0.1:{site.endpoints['refused'].port}: connection refused"
     for name, why, hint in (
-        ("silent", "timeout", "check its power, the wires"),
-        ("refused", refused, "check the adapter and its path, or the network and the address"),
-        ("pulled", f"{port}: there is no such port", "check the adapter"),
+        ("silent", "timeout", "check its power and its unit; behind a serial server"),
+        ("refused", refused, "check the network, the address and the port; some devices"),
+        ("pulled", f"{port}: there is no such port", "check the adapter's plug, the path, and"),
     ):
         done = await command("read", name, "--once", "--config", config)
         assert (done.returncode, done.stdout) == (69, ""), done.stderr
