@@ -45,6 +45,8 @@ class CounterValues(Values):
         self.why = "no_baseline"
         """Why there is no base."""
         self._late: tuple[Instant, Decimal, Sample] | None = None
+        self.clock_was_set = False
+        """Since the base: boundaries that were passed over may never have been."""
 
     def offer(self, found: Found, sample: Sample, asked: Instant, formed: Formed) -> None:
         """Answer the boundary that is due with a sample that was asked for at or after it."""
@@ -139,7 +141,7 @@ class CounterValues(Values):
         else:
             self._consumption(base, formed)
         formed.unsaid |= base.at != self.due
-        self.base = base
+        self.base, self.clock_was_set = base, False
         self.source.learn(value, base.at)
         self._settled(self.due)
 
@@ -155,7 +157,8 @@ class CounterValues(Values):
             self._gap("no_baseline", formed)
             return
         moved = self.source.multiplied(moved)
-        if self.base.boundary == self.done or self.send.gap == "return":
+        whole = self.send.gap == "spread" and self.clock_was_set
+        if self.base.boundary == self.done or self.send.gap == "return" or whole:
             self._reading(moved, now.raw, formed)
         elif self.send.gap == "skip":
             self._gap("gap", formed)

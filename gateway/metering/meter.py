@@ -176,8 +176,14 @@ class Meter:
         return self._outcome(formed)
 
     def advance(self, now: Instant, reason: str) -> Outcome:
-        """Settle the boundaries whose window has ended; `reason` where nothing else is known."""
+        """Settle the boundaries whose window has ended; `reason` where nothing else is known.
+
+        `clock`: the wall clock was set, and what it passed over may never have been.
+        """
         formed = Formed()
+        for counters in self._counters.values() if reason == "clock" else ():
+            for counter in counters:
+                counter.clock_was_set = True
         self._advance(now, reason, formed)
         return self._outcome(formed)
 

@@ -617,3 +617,15 @@ def test_nothing_is_reckoned_across_two_meters_though_the_new_one_shows_more():
     then = m.take(energy(NOON + 2 * HOUR, "150"), NOON + 2 * HOUR)
     assert (gaps(then), values(then), events(then)) == ([(60, "replaced")], [], [])
     assert values(m.take(energy(NOON + 3 * HOUR, "151"), NOON + 3 * HOUR)) == [(120, "1")]
+
+
+def test_nothing_is_spread_over_a_time_that_the_clock_leapt_over():
+    """A year of intervals that never were would be filled with values."""
+    m = meter(send(gap="spread"))
+    hourly(m, "100", "101")
+    leapt = NOON + 365 * 24 * HOUR
+    m.advance(leapt - MINUTE, "clock")
+    after = m.take(energy(leapt, "102"), leapt)
+    assert [value for _, value in values(after)] == ["1"]
+    following = m.take(energy(leapt + HOUR, "103"), leapt + HOUR)
+    assert [value for _, value in values(following)] == ["1"]
