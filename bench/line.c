@@ -1,12 +1,13 @@
-/* A serial line at wire speed, and on it one meter that libmodbus serves.
+/* A serial line at wire speed, and on it meters that libmodbus serves.
  *
- *   line BAUD UNIT TURNAROUND_US
+ *   line BAUD UNITS TURNAROUND_US
  *
  * Prints the path to open, then a line for each request: the microsecond at which its first byte
- * came, the microseconds of silence before it, and the unit asked. The line is a pty, 8N1: the
- * request reaches the meter, and each 8 bytes of the answer (a UART's FIFO) reach the client, when
- * their last bit would have gone over the wire. The meter answers when 3.5 characters of silence
- * and its turnaround have passed. Only reads of functions 1 to 4 are understood.
+ * came, the microseconds of silence before it, the unit asked, and the microsecond at which the
+ * answer had left, 0 where there was none. The line is a pty, 8N1: the request reaches the meter,
+ * and each 8 bytes of the answer (a UART's FIFO) reach the client, when their last bit would have
+ * gone over the wire. Units 1 to UNITS answer, when 3.5 characters of silence and the turnaround
+ * have passed. Only reads of functions 1 to 4 are understood.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -54,21 +55,9 @@ static int new_pty(char *path)
     return master;
 }
 
-struct meter {
-    char path[64];
-    int unit;
-};
-
-static void *serve(void *argument)
+static void *serve(void *ctx)
 {
-    struct meter *meter = argument;
-    modbus_t *ctx = modbus_new_rtu(meter->path, 115200, 'N', 8, 1);
     modbus_mapping_t *map = modbus_mapping_new(REGISTERS, REGISTERS, REGISTERS, REGISTERS);
-    modbus_set_slave(ctx, meter->unit);
-    if (modbus_connect(ctx)) {
-        perror("connect");
-        exit(1);
-    }
     for (int i = 0; i < REGISTERS; i += 2) {
         float value = 230 + i / 100.0f;
         uint32_t bits;
@@ -105,11 +94,17 @@ int main(int argc, char **argv)
     double character = 10e9 / atoi(argv[1]);
     int64_t silence = atoi(argv[1]) > 19200 ? 1750000 : 3.5 * character;
     int64_t turnaround = atoi(argv[3]) * 1000LL;
-    struct meter meter = {.unit = atoi(argv[2])};
-    char path[64];
-    int line = new_pty(path), inside = new_pty(meter.path);
+    int units = atoi(argv[2]);
+    char path[64], inner[64];
+    int line = new_pty(path), inside = new_pty(inner);
     pthread_t thread;
-    pthread_create(&thread, NULL, serve, &meter);
+    modbus_t *ctx = modbus_new_rtu(inner, 115200, 'N', 8, 1);
+    modbus_set_slave(ctx, 1);
+    if (modbus_connect(ctx)) {
+        perror("connect");
+        return 1;
+    }
+    pthread_create(&thread, NULL, serve, ctx);
     /* Where it may: its own lateness would be taken for the client's silence. */
     sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 10});
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -122,12 +117,14 @@ int main(int argc, char **argv)
         if (got < REQUEST)
             continue;
         int64_t end = start + REQUEST * character;
-        printf("%lld %lld %d\n", (long long)(start / 1000),
-               (long long)((start - quiet_since) / 1000), request[0]);
+        int answers = request[0] >= 1 && request[0] <= units;
+        printf("%lld %lld %d%s", (long long)(start / 1000),
+               (long long)((start - quiet_since) / 1000), request[0], answers ? "" : " 0\n");
         wait_until(end);
         quiet_since = end;
-        if (request[0] != meter.unit)
+        if (!answers)
             continue;
+        modbus_set_slave(ctx, request[0]); /* it waits for the next request meanwhile */
         if (write(inside, request, REQUEST) != REQUEST)
             return 1;
         int count = request[4] << 8 | request[5];
@@ -142,5 +139,6 @@ int main(int argc, char **argv)
             if (write(line, answer + sent, bytes) != bytes)
                 return 1;
         }
+        printf(" %lld\n", (long long)(quiet_since / 1000));
     }
 }

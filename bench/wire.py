@@ -5,8 +5,8 @@
 One meter that libmodbus serves stands at the far end of a pty paced at wire speed (line.c), and
 tells when each request came and how long the line had been silent. Least time of a round of 60
 registers: 8 characters of request and 125 of answer, 10 ms that the meter takes, and 3.5
-characters of silence after each of both. Beside ours: pymodbus, tmodbus and minimalmodbus as their documents
-show them, libmodbus in C as it comes and with the silence slept, mbpoll with its shortest pause.
+characters of silence after each of both. Beside ours: pymodbus, tmodbus and minimalmodbus as they
+are documented, libmodbus in C as it comes and with the silence slept, mbpoll with its least pause.
 """
 
 from __future__ import annotations
@@ -42,11 +42,15 @@ OF_THEIR_OWN = {
 
 
 class Request(NamedTuple):
-    """What the far end saw: when the request began, the silence before it, and who was asked."""
+    """What the far end saw. Instants are monotonic seconds."""
 
     at: float
+    """When it began."""
     silence: float
+    """Seconds without a byte before it."""
     unit: int
+    answered: float
+    """When the last byte of the answer had left; 0: there was none."""
 
 
 def character(baud: int) -> float:
@@ -65,10 +69,12 @@ def least(baud: int, registers: int = REGISTERS) -> float:
 
 
 @contextmanager
-def paced_line(binary: Path, baud: int, folder: Path) -> Iterator[tuple[str, Path]]:
-    """A line with unit 1 on it: the path to open, and the file that tells of its requests."""
+def paced_line(
+    binary: Path, baud: int, folder: Path, *, units: int = 1
+) -> Iterator[tuple[str, Path]]:
+    """A line with units 1 and up: the path to open, and the file that tells of its requests."""
     told = folder / f"line-{time.monotonic_ns()}"
-    command = [str(binary), str(baud), "1", str(round(TURNAROUND * 1e6))]
+    command = [str(binary), str(baud), str(units), str(round(TURNAROUND * 1e6))]
     with running(command, log=told):
         until = time.monotonic() + 10
         while not told.read_text().endswith("\n"):
@@ -80,10 +86,10 @@ def paced_line(binary: Path, baud: int, folder: Path) -> Iterator[tuple[str, Pat
 
 def requests(told: Path, *, opening: int = 3) -> list[Request]:
     """What the far end saw, but for the first requests, in which a client may still be opening."""
-    seen = [line.split() for line in told.read_text().splitlines()[1:]]
-    return [Request(int(at) / 1e6, int(quiet) / 1e6, int(unit)) for at, quiet, unit in seen][
-        opening:
-    ]
+    seen = [list(map(int, line.split())) for line in told.read_text().splitlines()[1:]]
+    return [
+        Request(at / 1e6, quiet / 1e6, unit, answered / 1e6) for at, quiet, unit, answered in seen
+    ][opening:]
 
 
 # ----------------------------------------------------------------------------------- the clients
