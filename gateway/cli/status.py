@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -19,6 +19,18 @@ from gateway.errors import ConfigurationError, GatewayError
 from gateway.metering.quantity import QUANTITIES
 
 View = dict[str, Any]
+
+_LAST: Final = {
+    "refused": "none: connection refused",
+    "dns": "none: the server's name is not known",
+    "timeout": "none in time",
+    "tls": "none: its certificate or TLS",
+    "clock": "none: the clock here is wrong",
+    "proxy": "none: the proxy",
+    "protocol": "none that can be read",
+    "server": "an error of the server",
+}
+"""What came of a sender's last request, where its short word alone would not be understood."""
 
 
 @click.command()
@@ -181,7 +193,7 @@ def _screen(view: View) -> Iterable[str]:
                 sender["name"],
                 str(sender["pending"]),
                 sender["next_request"] or ("when there is something" if "last" in sender else ""),
-                sender.get("last", ""),
+                _LAST.get(last := sender.get("last", ""), last),
             )
             for sender in view["senders"]
         ),

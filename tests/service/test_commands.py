@@ -197,6 +197,7 @@ async def test_status_calls_no_meter_online_whose_bus_is_down_and_says_why_it_sh
     config = site.write()
     rest = await command("status", "--config", config)
     assert rest.stdout.startswith("the gateway does not run; it has no buffer yet\n")
+    await site.standin.stop()
     service = await start(config)
     await service.stored(1)
     await site.endpoints["main"].close()
@@ -216,6 +217,9 @@ async def test_status_calls_no_meter_online_whose_bus_is_down_and_says_why_it_sh
         page,
         re.M,
     )
+    await service.says("upload.unanswered")
+    page = (await command("status", "--config", config)).stdout
+    assert re.search(r"^basement +[1-9]\d* +\d{4}-.*Z  none: connection refused$", page, re.M)
     await service.stop()
 
 
