@@ -26,15 +26,8 @@ _BLOCKS_SHOWN: Final = 8
 def setting(link: Link) -> str:
     """`9600 8N1`, or the address."""
     if not isinstance(link, SerialLink):
-        return address(link)
+        return link.address
     return f"{link.baudrate} {link.data_bits}{link.parity[0].upper()}{link.stopbits}"
-
-
-def address(link: Link) -> str:
-    """The path of a port, or host and port."""
-    if isinstance(link, SerialLink):
-        return link.path
-    return f"[{link.host}]:{link.port}" if ":" in link.host else f"{link.host}:{link.port}"
 
 
 def as_yaml(bus: str, found: Sequence[Found]) -> str:
@@ -55,15 +48,42 @@ def as_yaml(bus: str, found: Sequence[Found]) -> str:
                 lines += _of_another_setting(bus, one, link, units)
                 units.add(one.unit)
     for one in found:
-        if not one.claims:
+        if not one.claims and one.blocks:
             lines += _commented([f"{_where(one)} is unknown: {_gave(one)}"])
+    lines += _commented(_blank(found))
     return "\n".join(lines)
+
+
+def _blank(found: Sequence[Found]) -> Iterator[str]:
+    """Units that gave nothing but exceptions: some gateways answer so for whoever is not there."""
+    alike: dict[tuple[str, str], list[int]] = {}
+    for one in found:
+        if not one.claims and not one.blocks:
+            where = f" at {setting(one.link)}" if isinstance(one.link, SerialLink) else ""
+            alike.setdefault((where, _gave(one)), []).append(one.unit)
+    for (where, gave), units in alike.items():
+        yield f"{'unit' if len(units) == 1 else 'units'} {_runs(units)}{where}: {gave}"
+
+
+def _runs(units: Sequence[int]) -> str:
+    """`1, 3..7`"""
+    runs: list[list[int]] = []
+    for unit in sorted(units):
+        if runs and unit == runs[-1][-1] + 1:
+            runs[-1].append(unit)
+        else:
+            runs.append([unit])
+    return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def told(one: Found) -> str:
     """One line for people."""
     if not one.claims:
-        return f"{_where(one)}: unknown: {_gave(one)}"
+        return (
+            f"{_where(one)}: unknown: {_gave(one)}"
+            if one.blocks
+            else f"{_where(one)}: {_gave(one)}"
+        )
     claim = one.claims[0]
     serial = f", serial number {claim.serial_number}" if claim.serial_number else ""
     return f"{_where(one)}: {claim.profile.name}{serial} ({_why(one)})"
@@ -118,7 +138,7 @@ def _gave(one: Found) -> str:
         f"{Read(b.function, b.address, len(b.words))} = {' '.join(f'{w:04x}' for w in b.words)}"
         for b in one.blocks[:_BLOCKS_SHOWN]
     ]
-    return "; ".join(shown) or f"it gave nothing but {', '.join(refusals)}"
+    return "; ".join(shown) or f"answers, and gives nothing but {', '.join(refusals)}"
 
 
 def _bus(link: Link) -> str:
@@ -132,7 +152,7 @@ def _bus(link: Link) -> str:
         keys += [f"{key}: true" for key in ("echo", "rs485") if getattr(link, key)]
         usual = "rtu"
     else:
-        keys, usual = [f'tcp: "{address(link)}"'], "tcp"
+        keys, usual = [f'tcp: "{link.address}"'], "tcp"
     keys += [f"framing: {link.framing}"] if link.framing != usual else []
     return "{" + ", ".join(keys) + "}"
 

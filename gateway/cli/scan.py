@@ -9,21 +9,21 @@ import random
 import re
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from typing import Any, Final, Literal
 
 import click
 from attrs import evolve
 
 from gateway.cli.output import config_option, counted, print_json
-from gateway.cli.paste import address, as_yaml, link_view, setting, told, view
+from gateway.cli.paste import as_yaml, link_view, setting, told, view
 from gateway.cli.profiles import known_library
 from gateway.cli.spans import shown, span
 from gateway.clock import SystemClock
 from gateway.config import find_path, load
 from gateway.config.addresses import is_host
-from gateway.control import ask, socket_path
+from gateway.control import ask, hold, socket_path
 from gateway.errors import GatewayError, LinkDown, TargetUnreachable, TryLater
 from gateway.modbus.bus import Bus
 from gateway.modbus.scanning import (
@@ -48,6 +48,14 @@ _WAIT_ON_A_LINE: Final = 200  # ms
 _WAIT_ON_TCP: Final = 1000
 _LINE_EVERY: Final = 30.0
 """Seconds between two lines of progress where there is no terminal."""
+_DOUBTS: Final = {
+    "crc": "its answers are damaged: noise, two meters with this unit, or another parity",
+    "unit": "its answers have another unit",
+    "function": "its answers are of another function",
+    "length": "its answers have another length",
+    "frame": "what answers is not Modbus TCP: try --framing rtu",
+}
+"""What answers that cannot be trusted look like, by reason."""
 _NOBODY: Final = (
     "check power and wires (A and B may be swapped), and the units; give a slow meter more --wait"
 )
@@ -110,7 +118,8 @@ def scan(
 
     scanning = Scan(profiles, wire, SystemClock(), wait=wait / 1000)
     try:
-        asyncio.run(_follow(scanning, todo, report))
+        with _alone(link, config):
+            asyncio.run(_follow(scanning, todo, report))
     except KeyboardInterrupt:
         report.complete = False
     except LinkDown as error:
@@ -119,9 +128,25 @@ def scan(
         raise _unreachable(found, config, error) from error
     report.end(as_json=as_json)
     if not report.found and report.complete:
-        raise TargetUnreachable(f"nobody answers on {address(link)}", hint=_NOBODY)
+        raise TargetUnreachable(f"nobody answers on {link.address}", hint=_NOBODY)
     if not report.complete:
         raise SystemExit(3 if report.found else 1)
+
+
+@contextmanager
+def _alone(link: Link, config: str | None) -> Iterator[None]:
+    """While the running gateway, if it asks there, leaves the line or endpoint alone."""
+    with ExitStack() as held:
+        with suppress(GatewayError):  # it does not run, there is no configuration, or it is older
+            settings = load(find_path(config), tokens=False).config
+            at = socket_path(settings.buffer.path)
+            if bus := held.enter_context(hold(at, "lend", bus=link.address)):
+                click.echo(
+                    f"the gateway leaves bus {bus} alone meanwhile: what falls due there is"
+                    " missing",
+                    err=True,
+                )
+        yield
 
 
 async def _follow(scanning: Scan, todo: Sequence[Step], report: _Report) -> None:
@@ -131,7 +156,7 @@ async def _follow(scanning: Scan, todo: Sequence[Step], report: _Report) -> None
 
 
 def _unreachable(bus: BusSettings, config: str | None, error: LinkDown) -> GatewayError:
-    where = address(bus.link)
+    where = bus.link.address
     numbers = set(error.__cause__.args[:1]) if error.__cause__ is not None else set()
     if isinstance(bus.link, SerialLink) and numbers & {errno.EBUSY, errno.EAGAIN}:
         who = "the running gateway" if _is_running(config) else "another program"
@@ -170,7 +195,7 @@ class _Report:
         """How long it will take at most."""
         kinds = f"{counted(len(self._links), 'setting')}, " if len(self._links) > 1 else ""
         self._say(
-            f"{address(self._bus.link)}: {kinds}{counted(self._units, 'unit')}: about"
+            f"{self._bus.link.address}: {kinds}{counted(self._units, 'unit')}: about"
             f" {shown(expected)} at most, the likely ones first; Ctrl-C keeps what was found"
         )
 
@@ -188,11 +213,8 @@ class _Report:
                 self._say(f"{setting(event.link)}: passed over: {event.reason}")
             case Damaged():
                 self.damaged.append(event)
-                self._say(
-                    f"unit {event.unit} at {setting(event.link)}: something answers, and not"
-                    f" one answer is whole ({event.reason}): noise, two meters with this unit,"
-                    " or another parity"
-                )
+                where = f"unit {event.unit} at {setting(event.link)}"
+                self._say(f"{where}: {_DOUBTS.get(event.reason, event.reason)}")
             case AnswersToAll():
                 self._say(f"the device answers to every unit: {event.unit} was the last asked")
 
@@ -222,7 +244,7 @@ class _Report:
 
     def _view(self) -> dict[str, Any]:
         return {
-            "target": address(self._bus.link),
+            "target": self._bus.link.address,
             "complete": self.complete,
             "seconds": round(time.monotonic() - self._began, 1),
             "settings": [

@@ -99,7 +99,7 @@ class Found:
 
 @frozen
 class Damaged:
-    """Something answers, and not one answer of it arrives whole."""
+    """Something answers, and not one answer of it can be trusted."""
 
     link: Link
     unit: int
@@ -227,7 +227,8 @@ class Scan:
             return []
         found: list[Event] = []
         state = await self._state(wire, unit, self._wait)
-        if state == "unit" and before is not None and not self._is_taken(link, before):
+        late = state == "unit" and link.framing not in ("tcp", "tls")
+        if late and before is not None and not self._is_taken(link, before):
             patience = _PATIENCE * self._wait
             await self._clock.sleep(patience)
             if await self._state(wire, before, patience) == "there":
@@ -235,7 +236,7 @@ class Scan:
             state = await self._state(wire, unit, self._wait)
         if state == "there":
             found.append(await self._look(wire, link, unit, self._wait))
-        elif state not in ("absent", "unit"):
+        elif state != "absent" and not late:
             found.append(Damaged(link, unit, state))
         return found
 

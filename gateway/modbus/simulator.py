@@ -258,6 +258,8 @@ class SimulatedMeter:
             return ILLEGAL_COUNT
         if limits.even and (address % 2 or count % 2):
             return ILLEGAL_ADDRESS
+        if any(f == function and address < split < address + count for f, split in limits.splits):
+            return ILLEGAL_ADDRESS
         for fault in self.faults:
             if fault.kind == "hole" and fault.holds(at - self.started):
                 first, last = fault.registers

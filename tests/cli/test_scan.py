@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +23,7 @@ from gateway.modbus.served import SimulatedEndpoint, SimulatedLine, wall
 from gateway.modbus.settings import SerialLink
 from gateway.modbus.simulator import SimulatedMeter
 from tests.cli import world
-from tests.cli.world import Background, Loop, call
+from tests.cli.world import ENTRY, PATIENCE, Background, Loop, call
 
 SIX = (
     ("eastron-sdm630", 1, 9600),
@@ -152,6 +155,34 @@ def test_a_unit_that_no_profile_has_is_shown_with_what_it_gave(
     assert "unit 3 at 9600 8N1: unknown: " in shown.err
 
 
+def test_units_for_which_a_gateway_gives_nothing_but_exceptions_are_told_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    loop = Loop()
+    nobody = [meter("abb-b23", unit, None, Fault("exception", code=4)) for unit in (1, 3, 4, 5)]
+    served = SimulatedEndpoint(nobody)
+    where = f"127.0.0.1:{loop.do(served.open())}"
+    try:
+        assert run(["scan", where, "--units", "1,3..5", "--wait", "10s"]) == 0
+    finally:
+        loop.do(served.close())
+        loop.close()
+    told = "# units 1, 3..5: answers, and gives nothing but exception_4\n"
+    assert capsys.readouterr().out == told
+
+
+def test_what_answers_in_another_framing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    loop = Loop()
+    served = SimulatedEndpoint([meter("abb-b23", 1)], framing="rtu")
+    where = f"127.0.0.1:{loop.do(served.open())}"
+    try:
+        assert run(["scan", where, "--units", "1", "--framing", "rtu", "--wait", "10s"]) == 0
+    finally:
+        loop.do(served.close())
+        loop.close()
+    assert f'network: {{tcp: "{where}", framing: rtu}}' in capsys.readouterr().out
+
+
 def test_where_nobody_answers_it_says_what_to_look_at(capsys: pytest.CaptureFixture[str]) -> None:
     with line() as port:
         arguments = ["--units", "1..2", "--baudrate", "9600", "--wait", "50ms"]
@@ -182,6 +213,41 @@ def test_ctrl_c_ends_it_and_keeps_what_was_found(tmp_path: Path) -> None:
             one.kill()
     assert "profile: abb-b23" in one.out
     assert "Traceback" not in one.err
+
+
+def test_an_adapter_that_is_pulled_ends_it_and_what_was_found_is_kept(tmp_path: Path) -> None:
+    served = SimulatedLine([meter("abb-b23", 1)], SerialLink("", 9600))
+    port = served.open()
+    one = Background(tmp_path, "scan", port, "--wait", "1s")
+    try:
+        one.wait_for(lambda: "unit 1 at 9600 8N1: abb-b23" in one.err)
+        served.close()
+        assert one.process.wait(PATIENCE) == 69
+    finally:
+        one.kill()
+    assert "profile: abb-b23" in one.out
+    assert f"error: {port}: " in one.err
+    assert "  try: " in one.err
+
+
+def test_on_a_terminal_the_time_to_go_stands_in_one_line_that_moves() -> None:
+    ours, theirs = os.openpty()
+    with line() as port:
+        rest = ("--units", "1..3", "--baudrate", "9600", "--parity", "none")
+        with subprocess.Popen(
+            [*ENTRY, "scan", port, *rest], stdout=subprocess.PIPE, stderr=theirs, text=True
+        ) as process:
+            os.close(theirs)
+            said = b""
+            with contextlib.suppress(OSError):  # the other end was closed
+                while some := os.read(ours, 1024):
+                    said += some
+            assert process.stdout is not None
+            assert process.stdout.read() == ""
+        os.close(ours)
+    assert said.count(b"\r\x1b[K9600 8N1 unit ") == 2
+    assert b"\r\x1b[Kerror: nobody" not in said
+    assert said.rstrip().endswith(b"--wait")
 
 
 @pytest.mark.parametrize(

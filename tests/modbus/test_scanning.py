@@ -200,6 +200,16 @@ async def test_an_answer_that_is_never_whole_is_told_and_asked_for_three_times()
     assert [unit for _, unit, _, _ in wire.asked] == [1, 2, 2, 2, 3]
 
 
+async def test_a_device_that_answers_as_another_unit_is_told_and_takes_no_longer() -> None:
+    def behave(unit: int, read: Read) -> Exception:
+        return BadAnswer("", unit, str(read), "another unit answered", reason="unit")
+
+    events, (wire,) = await on_told([Step(TCP, (1, 2, 3))], behave)
+    told_of = [event.unit for event in events if isinstance(event, Damaged)]
+    assert told_of == [1, 2, 3]
+    assert len(wire.asked) == 3
+
+
 async def test_a_connection_that_is_closed_now_and_then_is_made_again() -> None:
     events, (wire,) = await on_told([Step(TCP, (1, 2))], hung_up=True)
     assert len([event for event in events if isinstance(event, Asked)]) == 2

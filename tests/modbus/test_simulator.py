@@ -13,6 +13,7 @@ from decimal import Decimal
 
 import pytest
 import serial
+from attrs import evolve
 from pyModbusTCP.client import ModbusClient
 
 from gateway.clock import SystemClock
@@ -325,6 +326,13 @@ def test_a_hole_refuses_each_read_that_touches_it() -> None:
     refused = [meter.words(4, address, 2, START) == 2 for address in (0, 2, 4)]
     assert refused == [False, True, False]
     assert meter.words(4, 0, 6, START) == 2
+
+
+def test_a_meter_refuses_a_read_that_reaches_over_a_split_of_its_profile() -> None:
+    profile = evolve(SDM, limits=evolve(SDM.limits, splits=((4, 2), (3, 4))))
+    meter = SimulatedMeter(profile, 1, START)
+    refused = [meter.words(4, *read, START) == 2 for read in ((0, 2), (0, 4), (2, 4))]
+    assert refused == [False, True, False]
 
 
 def test_a_meter_that_was_swapped_shows_another_serial_number() -> None:
