@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -114,7 +115,8 @@ class Gateway:
             self._systemd.notify(extended, "STATUS=opening the buffer")
 
     async def _serve(self, pending: int) -> None:
-        control = ControlServer(socket_path(self.config.buffer.path), self._verbs())
+        leases = {"lend": self._on_lend}
+        control = ControlServer(socket_path(self.config.buffer.path), self._verbs(), leases)
         beside: list[asyncio.Task[None]] = []
         try:
             await self.plant.start()
@@ -287,6 +289,9 @@ class Gateway:
         sample = await plant.answer(plant.read(meter.name))
         link = plant.pollers[meter.settings.bus].link()
         return meter_view(meter.settings, sample, link)
+
+    def _on_lend(self, request: Mapping[str, Any]) -> AbstractAsyncContextManager[str | None]:
+        return self.plant.lend(str(request.get("bus")))
 
     async def _on_accept(self, request: Mapping[str, Any]) -> Any:
         name = str(request.get("meter"))

@@ -12,7 +12,8 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ PATIENCE = 10.0
 """Seconds that an asker gets to send its line, and to take the answer."""
 
 Verb = Callable[[Mapping[str, Any]], Awaitable[Any]]
+Lease = Callable[[Mapping[str, Any]], AbstractAsyncContextManager[Any]]
+"""Holds for as long as the asker keeps its connection."""
 
 
 class NotRunning(GatewayError):
@@ -48,9 +51,13 @@ def socket_path(buffer: str | Path) -> Path:
 class ControlServer:
     """Answers commands while the service runs."""
 
-    def __init__(self, path: Path, verbs: Mapping[str, Verb]) -> None:
+    def __init__(
+        self, path: Path, verbs: Mapping[str, Verb], leases: Mapping[str, Lease] | None = None
+    ) -> None:
         self._path = path
         self._verbs = verbs
+        self._leases = leases or {}
+        self._holding: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -71,7 +78,9 @@ class ControlServer:
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=MAX_LINE)
 
     async def close(self) -> None:
-        """Stop listening and remove the socket."""
+        """Stop listening, take back what is lent, and remove the socket."""
+        for writer in self._holding:
+            writer.transport.abort()
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -82,22 +91,31 @@ class ControlServer:
         try:
             async with asyncio.timeout(PATIENCE):
                 line = await reader.readline()
-            answer = await self._answer(line)
-            writer.write(json.dumps(answer).encode() + b"\n")
-            async with asyncio.timeout(PATIENCE):
-                await writer.drain()
+            async with AsyncExitStack() as held:
+                answer = await self._answer(line, held)
+                writer.write(json.dumps(answer).encode() + b"\n")
+                async with asyncio.timeout(PATIENCE):
+                    await writer.drain()
+                if answer.get("held"):
+                    self._holding.add(writer)
+                    await reader.read()  # until it goes
         except (ConnectionError, ValueError, TimeoutError):
             writer.transport.abort()  # it went away, is silent, or sent more than a line may have
         finally:
+            self._holding.discard(writer)
             writer.close()
 
-    async def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes, held: AsyncExitStack) -> dict[str, Any]:
         try:
             request = json.loads(line)
-            verb = self._verbs[request["do"]]
+            lease = self._leases.get(request["do"])
+            verb = None if lease else self._verbs[request["do"]]
         except (ValueError, KeyError, TypeError):
             return {"error": "not a request this version knows", "hint": "", "exit": 1}
         try:
+            if lease:
+                return {"ok": await held.enter_async_context(lease(request)), "held": True}
+            assert verb is not None
             return {"ok": await verb(request)}
         except GatewayError as error:
             return {"error": str(error), "hint": error.hint, "exit": error.exit_code}
@@ -112,6 +130,13 @@ def ask(path: Path, verb: str, *, timeout: float = 10.0, **arguments: object) ->
     Raises NotRunning where nobody listens, NotPermitted where this user may not ask, and
     RefusedByService with the service's own message.
     """
+    with hold(path, verb, timeout=timeout, **arguments) as answer:
+        return answer
+
+
+@contextlib.contextmanager
+def hold(path: Path, verb: str, *, timeout: float = 60.0, **arguments: object) -> Iterator[Any]:
+    """As `ask`; what the service lends is kept until the end of the block."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
         link.settimeout(timeout)
         try:
@@ -134,9 +159,9 @@ def ask(path: Path, verb: str, *, timeout: float = 10.0, **arguments: object) ->
             raise GatewayError(
                 "the running service did not answer", hint="look at its log"
             ) from error
-    if "error" in answer:
-        raise RefusedByService(answer["error"], hint=answer["hint"], exit_code=answer["exit"])
-    return answer["ok"]
+        if "error" in answer:
+            raise RefusedByService(answer["error"], hint=answer["hint"], exit_code=answer["exit"])
+        yield answer["ok"]
 
 
 @contextlib.contextmanager

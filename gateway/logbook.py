@@ -120,6 +120,15 @@ _event(
     hint="check the adapter and its path, or the network and the address",
 )
 _event(
+    "bus.lent",
+    "info",
+    "bus",
+    "A person scans this line: the gateway leaves it alone until that is done. Values that fall "
+    "due meanwhile are missing.",
+    "Nothing to do.",
+)
+_event("bus.returned", "info", "bus for", "The scan has ended; meters are read again.", "Nothing.")
+_event(
     "bus.overloaded",
     "warning",
     "bus round interval",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -23,6 +24,7 @@ from gateway.metering.meter import Meter, Outcome
 from gateway.metering.reading import Commit, Sample
 from gateway.modbus.identity import same_serial
 from gateway.modbus.poller import Ask, Poller
+from gateway.modbus.settings import Link, SerialLink
 from gateway.rounds import BusRounds, restore
 from gateway.schedule import Schedule
 
@@ -184,6 +186,16 @@ class Plant:
         asked = Ask(settings, tuple(registers), by_hand=True)
         return (await self.pollers[settings.bus].round([asked])).samples[0]
 
+    @contextlib.asynccontextmanager
+    async def lend(self, where: str) -> AsyncIterator[str | None]:
+        """Leave the bus with that path, or host and port, alone; its name, None: there is none."""
+        for bus in self.config.buses:
+            if bus.name in self.pollers and _is_at(bus.link, where):
+                async with self.pollers[bus.name].lent():
+                    yield bus.name
+                    return
+        yield None
+
     def accept(self, name: str) -> Accepted:
         """Take the meter that answers, and what its counters show, for right. Raises GatewayError
         where the configuration names another one."""
@@ -235,6 +247,12 @@ class Plant:
     def wall(self, monotonic: float) -> Instant:
         """The wall time of a monotonic instant of this boot."""
         return self._clock.now() - round((self._clock.monotonic() - monotonic) * SECOND)
+
+
+def _is_at(link: Link, where: str) -> bool:
+    if isinstance(link, SerialLink):  # a port has several names
+        return os.path.realpath(link.path) == os.path.realpath(where)
+    return link.address == where
 
 
 def sender_named(plant: Plant, name: str | None) -> Uploader:

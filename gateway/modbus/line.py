@@ -144,7 +144,7 @@ class Line:
             return
         now = self._clock.monotonic()
         down = None if self._up is None else f"{now - self._since:.0f}s"
-        log("bus.up", bus=self._settings.name, link=self._shown(), **{"for": down})
+        log("bus.up", bus=self._settings.name, link=self._settings.link.address, **{"for": down})
         self._up, self._since, self._error = True, now, ""
         self._pause = FIRST_PAUSE
 
@@ -161,20 +161,16 @@ class Line:
         if self._up is not False:
             self.outages += 1
             self._up, self._since = False, self._clock.monotonic()
-            log("bus.down", bus=self._settings.name, link=self._shown(), error=why)
+            log("bus.down", bus=self._settings.name, link=self._settings.link.address, error=why)
 
     def report(self) -> LinkReport:
         """For `status`."""
         elapsed = max(self._clock.monotonic() - self._began, 1e-9)
         share = min(1.0, self.wire.busy / elapsed)
-        name, link = self._settings.name, self._shown()
+        name, link = self._settings.name, self._settings.link.address
         on_a_line = isinstance(self._settings.link, SerialLink)
         latest = self._clock.monotonic() - _RECENT
         overheard = tuple(one for one in self.wire.overheard if one.at >= latest)
         return LinkReport(
             name, link, self.up, self._since, self._error, share, on_a_line, overheard
         )
-
-    def _shown(self) -> str:
-        link = self._settings.link
-        return link.path if isinstance(link, SerialLink) else f"{link.host}:{link.port}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from attrs import define, frozen
 
-from gateway.clock import DAY, HOUR, Clock, Millis
+from gateway.clock import DAY, HOUR, SECOND, Clock, Millis
 from gateway.errors import LinkDown
 from gateway.logbook import log
 from gateway.metering.reading import Sample
@@ -123,6 +124,19 @@ class Poller:
     async def close(self) -> None:
         """Close the port or connection."""
         await self._wire.close()
+
+    @contextlib.asynccontextmanager
+    async def lent(self) -> AsyncIterator[None]:
+        """Leave the line or endpoint alone while this is open: another program asks there."""
+        async with self._asking:
+            await self._wire.close()
+            began = self._clock.monotonic()
+            log("bus.lent", bus=self._settings.name)
+            try:
+                yield
+            finally:
+                lasted = _span(round((self._clock.monotonic() - began) * SECOND))
+                log("bus.returned", bus=self._settings.name, **{"for": lasted})
 
     # ------------------------------------------------------------------------------------ round
 

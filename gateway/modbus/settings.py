@@ -27,6 +27,11 @@ class SerialLink:
     """Let the kernel switch the direction (UARTs of the board; USB adapters do it themselves)."""
 
     @property
+    def address(self) -> str:
+        """Where it is, as people write it."""
+        return self.path
+
+    @property
     def data_bits(self) -> int:
         """7 for ASCII as the standard has it (7E1, 7O1, 7N2), but 8N1 where that is asked for."""
         plain = self.parity == "none" and self.stopbits == 1
@@ -56,6 +61,11 @@ class TcpLink:
     framing: Framing = "tcp"
     disconnect: Literal["never", "after_round"] = "never"
     tls: Tls | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it is, as people write it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 Link: TypeAlias = SerialLink | TcpLink
