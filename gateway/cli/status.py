@@ -168,13 +168,15 @@ def _screen(view: View) -> Iterable[str]:
     )
     yield ""
     yield from _table(
-        ("meter", "bus", "unit", "state", "last value"),
+        ("meter", "bus", "unit", "state", "answers in", "errors", "last value"),
         (
             (
                 meter["name"],
                 meter["bus"],
                 str(meter["unit"]),
                 meter["state"] + (f" ({meter['reason']})" if meter.get("reason") else ""),
+                f"{meter['turnaround_ms']:.0f} ms" if meter.get("turnaround_ms") else "",
+                _errors(meter),
                 _last(meter, service["now"]),
             )
             for meter in view["meters"]
@@ -201,6 +203,15 @@ def _screen(view: View) -> Iterable[str]:
     for parked in view["parked"]:
         count = counted(parked["count"], "value")
         yield f"parked   {parked['meterID']}: {count}, {parked['reason']}"
+
+
+def _errors(meter: View) -> str:
+    """The share of its requests that failed, with the kind that did so most."""
+    errors = meter.get("errors")
+    if not errors:
+        return ""
+    most = max(errors, key=errors.__getitem__)
+    return f"{sum(errors.values()) / meter['requests']:.1%} {most}"
 
 
 def _last(meter: View, now: str) -> str:

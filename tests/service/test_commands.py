@@ -180,7 +180,9 @@ async def test_status_has_what_scripts_read_and_a_page_with_nothing_cut_off(
     assert page.returncode == 0
     assert re.search(rf"^riser +down +0\.0%  {port}: there is no such port$", page.stdout, re.M)
     assert page.stdout.count(str(port)) == 1
-    assert re.search(r"^main +bus-main +1 +online +active_energy_import_total ", page.stdout, re.M)
+    assert re.search(
+        r"^main +bus-main +1 +online +\d+ ms +active_energy_import_total ", page.stdout, re.M
+    )
     assert TOKEN not in page.stdout + json.dumps(view)
     await service.stop()
     # What its buffer holds is told without it too.
@@ -212,7 +214,7 @@ async def test_status_calls_no_meter_online_whose_bus_is_down_and_says_why_it_sh
     assert (meter["state"], meter["reason"]) == ("offline", "link_down")
     page = (await command("status", "--config", config)).stdout
     assert re.search(
-        r"^main +bus-main +1 +offline \(link_down\)  "
+        r"^main +bus-main +1 +offline \(link_down\) +\d+ ms .*"
         r"active_energy_import_total no value: link_down, \d+ s ago$",
         page,
         re.M,
