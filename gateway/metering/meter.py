@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 
 from gateway.clock import SECOND, Instant, Millis
 from gateway.metering.counted import CounterValues
@@ -59,32 +59,43 @@ class Shown:
     at: Instant
 
 
+@define(eq=False)
+class _Measured:
+    """A quantity of the meter: the values that are made of it, and how it was last read."""
+
+    source: Source
+    counters: tuple[CounterValues, ...]
+    polled: tuple[PolledValues, ...]
+    found: Found | None = None
+    at: Instant = 0
+
+
 class Meter:
     """A meter of the configuration. `poll` is how often its bus is polled."""
 
     def __init__(self, settings: MeterSettings, zone: ZoneInfo, label: Label, poll: Millis) -> None:
         self.settings = settings
         self.name = settings.name
-        self._sources = {send.quantity: Source(settings, send.quantity) for send in settings.send}
-        self._counters: dict[str, list[CounterValues]] = {q: [] for q in self._sources}
-        self._polled: dict[str, list[PolledValues]] = {q: [] for q in self._sources}
-        for send in settings.send:
-            source = self._sources[send.quantity]
-            if send.as_ in ("counter", "consumption"):
-                self._counters[send.quantity].append(CounterValues(send, source, zone, label))
-            else:
-                self._polled[send.quantity].append(PolledValues(send, source, zone, label, poll))
+        self._measured: dict[str, _Measured] = {}
+        for quantity in dict.fromkeys(send.quantity for send in settings.send):
+            source = Source(settings, quantity)
+            counters, polled = [], []
+            for send in settings.send:
+                if send.quantity != quantity:
+                    continue
+                if send.as_ in ("counter", "consumption"):
+                    counters.append(CounterValues(send, source, zone, label))
+                else:
+                    polled.append(PolledValues(send, source, zone, label, poll))
+            self._measured[quantity] = _Measured(source, tuple(counters), tuple(polled))
         self._all: tuple[Values, ...] = tuple(
-            values
-            for quantity in self._sources
-            for values in (*self._counters[quantity], *self._polled[quantity])
+            values for one in self._measured.values() for values in (*one.counters, *one.polled)
         )
         self._everies = {send.every for send in settings.send}
         self._zone = zone
-        self._registers = _union(self._sources.values())
-        self._kept = _union(s for q, s in self._sources.items() if self._polled[q])
+        self._registers = _union(one.source for one in self._measured.values())
+        self._kept = _union(one.source for one in self._measured.values() if one.polled)
         self._unions: dict[tuple[str, ...], tuple[Register, ...]] = {}
-        self._found: dict[str, tuple[Found, Instant]] = {}
         self._place = [settings.bus, settings.unit]
         """Another one, another meter: what was known of the former is not taken for it."""
         self._moved = False
@@ -106,7 +117,7 @@ class Meter:
         """What to read for the boundaries that are open at `now`; call `advance` first."""
         wanted = tuple(values.source.quantity for values in self._all if values.awaited(now))
         if wanted not in self._unions:
-            self._unions[wanted] = _union(self._sources[quantity] for quantity in wanted)
+            self._unions[wanted] = _union(self._measured[q].source for q in wanted)
         return self._unions[wanted]
 
     def next_due(self, after: Instant) -> Instant:
@@ -125,11 +136,13 @@ class Meter:
     def values(self) -> Mapping[str, Shown]:
         """Each quantity as it was last read, for people to look at."""
         shown = {}
-        for quantity, (found, at) in self._found.items():
-            value = found.value
+        for quantity, one in self._measured.items():
+            if one.found is None:
+                continue
+            value = one.found.value
             if value is not None:
-                value = self._sources[quantity].multiplied(value)
-            shown[quantity] = Shown(value, found.reason, at)
+                value = one.source.multiplied(value)
+            shown[quantity] = Shown(value, one.found.reason, one.at)
         return shown
 
     # ------------------------------------------------------------------------------ sampling
@@ -142,10 +155,10 @@ class Meter:
         formed = Formed()
         self._advance(sample.at, "bus_busy", formed)
         keep: Instant | None = None
-        for quantity, found in self._read(sample, formed):
-            for counter in self._counters[quantity]:
+        for one, found in self._read(sample, formed):
+            for counter in one.counters:
                 counter.offer(found, sample, asked, formed)
-            for polled in self._polled[quantity]:
+            for polled in one.polled:
                 until = polled.offer(found, sample, formed)
                 keep = until if keep is None else max(keep, until or keep)
         if keep is not None:
@@ -163,14 +176,14 @@ class Meter:
         if samples:
             self._advance(samples[0].at, "stopped", formed)
         for sample in samples:
-            for quantity, found in self._read(sample, formed):
-                for counter in self._counters[quantity]:
+            for one, found in self._read(sample, formed):
+                for counter in one.counters:
                     counter.offer_late(found, sample, formed)
-                for polled in self._polled[quantity]:
+                for polled in one.polled:
                     polled.advance(sample.at, "clock", formed)
                     polled.offer(found, sample, formed)
-        for counters in self._counters.values():
-            for counter in counters:
+        for measured in self._measured.values():
+            for counter in measured.counters:
                 counter.end_late(now, formed)
         self._advance(now, "clock", formed)
         return self._outcome(formed)
@@ -181,8 +194,8 @@ class Meter:
         `clock`: the wall clock was set, and what it passed over may never have been.
         """
         formed = Formed()
-        for counters in self._counters.values() if reason == "clock" else ():
-            for counter in counters:
+        for one in self._measured.values() if reason == "clock" else ():
+            for counter in one.counters:
                 counter.clock_was_set = True
         self._advance(now, reason, formed)
         return self._outcome(formed)
@@ -192,7 +205,8 @@ class Meter:
         stands there, and nothing is reckoned from what the former showed.
         """
         formed = Formed()
-        for quantity, source in self._sources.items():
+        for quantity, one in self._measured.items():
+            source = one.source
             suspect, known = source.suspect, source.known
             if not source.counter or (suspect is None and not replaced):
                 continue
@@ -207,7 +221,7 @@ class Meter:
                     "reason": "a person",
                 }
                 formed.events.append(("counter.accepted", fields))
-            for counter in self._counters[quantity]:
+            for counter in one.counters:
                 counter.forget()
             formed.unsaid = True
         return self._outcome(formed)
@@ -216,20 +230,24 @@ class Meter:
         for values in self._all:
             values.advance(now, reason, formed)
 
-    def _read(self, sample: Sample, formed: Formed) -> Iterable[tuple[str, Found]]:
+    def _read(self, sample: Sample, formed: Formed) -> Iterable[tuple[_Measured, Found]]:
         """Each quantity that was asked for, with its value where it can be believed."""
-        for quantity, source in self._sources.items():
-            found = source.read(sample)
+        for one in self._measured.values():
+            found = one.source.read(sample)
             if found is None:
                 continue
-            if source.counter and found.value is not None:
-                found = self._judged(source, found, found.value, sample, formed)
-            self._show(source, found, sample.at, formed)
-            yield quantity, found
+            if one.source.counter and found.value is not None:
+                found = self._judged(one, found, found.value, sample, formed)
+            if found.reason == "not_available" and one.found != found:
+                fields: dict[str, object] = {"meter": self.name, "quantity": one.source.quantity}
+                formed.events.append(("meter.not_available", fields))
+            one.found, one.at = found, sample.at
+            yield one, found
 
     def _judged(
-        self, source: Source, found: Found, value: Decimal, sample: Sample, formed: Formed
+        self, one: _Measured, found: Found, value: Decimal, sample: Sample, formed: Formed
     ) -> Found:
+        source = one.source
         known, suspect = source.known, source.suspect
         verdict = source.judge(value, sample.at, sample.raw)
         source.suspect = verdict.suspect
@@ -252,7 +270,7 @@ class Meter:
         reason = verdict.judgement if known else f"{READS} reads agree"
         formed.events.append(("counter.accepted", fields | {"reason": reason}))
         modulus = source.bound(sample.raw, value).modulus
-        for counter in self._counters[source.quantity]:
+        for counter in one.counters:
             if verdict.judgement == "rollover" and modulus is not None:
                 counter.rolled_over(modulus, sample.at, formed)
             else:
@@ -260,13 +278,6 @@ class Meter:
         source.known = Known(value, sample.at)
         formed.unsaid = True
         return found
-
-    def _show(self, source: Source, found: Found, at: Instant, formed: Formed) -> None:
-        before = self._found.get(source.quantity)
-        if found.reason == "not_available" and (before is None or before[0] != found):
-            fields: dict[str, object] = {"meter": self.name, "quantity": source.quantity}
-            formed.events.append(("meter.not_available", fields))
-        self._found[source.quantity] = (found, at)
 
     def _outcome(self, formed: Formed) -> Outcome:
         unsaid, self._moved = formed.unsaid or self._moved, False
@@ -299,24 +310,25 @@ class Meter:
                 self._moved = True
             elif row is not None and (values.done is None or row[0] >= values.done):
                 values.resume(row)
-        for quantity, source in self._sources.items() if ours else ():
+        for quantity, one in self._measured.items() if ours else ():
+            source = one.source
             known, suspect = saved["counters"].get(quantity, (None, None))
             if known:
                 source.known = Known(Decimal(known[0]), known[1])
             if suspect:
                 source.suspect = Suspect(Decimal(suspect[0]), *suspect[1:])
-            for counter in self._counters[quantity]:
+            for counter in one.counters:
                 if counter.base is not None:
                     source.learn(counter.base.value, counter.base.at)
             polls = [(source.read(sample), sample) for sample in samples]
-            for polled in self._polled[quantity]:
+            for polled in one.polled:
                 polled.replay([(found, sample) for found, sample in polls if found])
 
     def _state(self) -> bytes:
         rows = {_name(v.send.key): v.saved() for v in self._all if v.done is not None}
         counters: dict[str, Any] = {}
-        for quantity, source in self._sources.items():
-            known, suspect = source.known, source.suspect
+        for quantity, one in self._measured.items():
+            known, suspect = one.source.known, one.source.suspect
             if known or suspect:
                 counters[quantity] = [
                     known and [str(known.value), known.at],

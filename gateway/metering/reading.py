@@ -42,8 +42,10 @@ class RawWords:
         """The words of a register, from the one block that holds all of it; None if not read."""
         for block in self.blocks:
             start = register.address - block.address
-            if block.function == register.function and start >= 0 and register.end <= block.end:
-                return block.words[start : start + register.count]
+            if start >= 0 and block.function == register.function:
+                words = block.words[start : start + register.count]
+                if len(words) == register.count:
+                    return words
         return None
 
     def only(self, registers: Sequence[Register]) -> RawWords:

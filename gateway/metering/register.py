@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Sequence
 from decimal import Context, Decimal
 from enum import Enum
+from functools import cache, partial
 from typing import Final, Literal, TypeAlias
 
 from attrs import field, frozen
@@ -124,19 +125,7 @@ def decode(words: Sequence[int], encoding: Encoding) -> Value:
     Raises ValueError where the words cannot be of this type: a wrong count, a digit over 9 in
     BCD, a group over 9999 in mod10k, or text.
     """
-    data = _to_bytes(words, encoding)
-    kind = encoding.type
-    if kind in _FLOATS:
-        return _decode_float(data, kind)
-    if kind == "mod10k":
-        return _decode_mod10k(data)
-    if kind.startswith("bcd"):
-        return _decode_bcd(data)
-    if kind.startswith("iskra"):
-        return _decode_iskra(data, signed=kind == "iskra_t6")
-    if kind == "string":
-        raise ValueError("a string is not a number")
-    return Decimal(int.from_bytes(data, "big", signed=kind[0] == "s"))
+    return _DECODERS[encoding.type](_to_bytes(words, encoding))
 
 
 def unsigned(words: Sequence[int], encoding: Encoding) -> int:
@@ -221,20 +210,20 @@ def plain(number: Decimal) -> Decimal:
     return EXACT.normalize(number)
 
 
-_FLOATS: Final[dict[str, tuple[str, int]]] = {"f32": (">f", 9), "f64": (">d", 17)}
-
-
-def _decode_float(data: bytes, kind: str) -> Value:
-    number: float = struct.unpack(_FLOATS[kind][0], data)[0]
-    if not math.isfinite(number):
-        return NOT_AVAILABLE
-    if kind == "f64":
-        return Decimal(repr(number))
-    return shortest_f32(number)
-
-
 _SINGLE: Final = struct.Struct(">f")
+_DOUBLE: Final = struct.Struct(">d")
 _SMALLEST_NORMAL: Final = 2.0**-126
+_DIGITS: Final = tuple(f".{digits}g" for digits in range(10))
+
+
+def _decode_f32(data: bytes) -> Value:
+    number: float = _SINGLE.unpack(data)[0]
+    return shortest_f32(number) if math.isfinite(number) else NOT_AVAILABLE
+
+
+def _decode_f64(data: bytes) -> Value:
+    number: float = _DOUBLE.unpack(data)[0]
+    return Decimal(repr(number)) if math.isfinite(number) else NOT_AVAILABLE
 
 
 def shortest_f32(number: float) -> Decimal:
@@ -244,11 +233,10 @@ def shortest_f32(number: float) -> Decimal:
     first ones of the number itself, since no two decimals of 6 digits share a normal single.
     """
     packed = _SINGLE.pack(number)
-    for digits in range(6 if abs(number) >= _SMALLEST_NORMAL else 1, 9):
-        text = f"{number:.{digits}g}"
-        if _SINGLE.pack(float(text)) == packed:
-            return Decimal(text)
-    return Decimal(f"{number:.9g}")
+    digits = 6 if abs(number) >= _SMALLEST_NORMAL else 1
+    while _SINGLE.pack(float(text := format(number, _DIGITS[digits]))) != packed:
+        digits += 1
+    return Decimal(text)
 
 
 def _decode_mod10k(data: bytes) -> Decimal:
@@ -273,6 +261,26 @@ def _decode_iskra(data: bytes, *, signed: bool) -> Decimal:
     return Decimal(int.from_bytes(data[1:], "big", signed=signed)).scaleb(exponent)
 
 
+def _decode_text(data: bytes) -> Value:
+    raise ValueError("a string is not a number")
+
+
+def _decode_integer(data: bytes, *, signed: bool) -> Decimal:
+    return Decimal(int.from_bytes(data, "big", signed=signed))
+
+
+_DECODERS: Final[dict[str, Callable[[bytes], Value]]] = {
+    **{name: partial(_decode_integer, signed=name[0] == "s") for name in TYPES},
+    **{name: _decode_bcd for name in TYPES if name.startswith("bcd")},
+    "f32": _decode_f32,
+    "f64": _decode_f64,
+    "iskra_t5": partial(_decode_iskra, signed=False),
+    "iskra_t6": partial(_decode_iskra, signed=True),
+    "mod10k": _decode_mod10k,
+    "string": _decode_text,
+}
+
+
 def _to_bytes(words: Sequence[int], encoding: Encoding) -> bytes:
     """The bytes of the value, most significant first."""
     if len(words) != encoding.words:
@@ -280,8 +288,12 @@ def _to_bytes(words: Sequence[int], encoding: Encoding) -> bytes:
     # Words of a text always stand in reading order.
     if encoding.word_order == "little" and encoding.type != "string":
         words = words[::-1]
-    order = ">" if encoding.byte_order == "big" else "<"
-    return struct.pack(f"{order}{len(words)}H", *words)
+    return _layout(encoding.byte_order, len(words)).pack(*words)
+
+
+@cache
+def _layout(byte_order: Order, words: int) -> struct.Struct:
+    return struct.Struct(f"{'>' if byte_order == 'big' else '<'}{words}H")
 
 
 # ------------------------------------------------------------------------------------- encoding
@@ -293,9 +305,9 @@ def encode(number: Decimal, encoding: Encoding) -> Words:
     Raises ValueError where the number does not fit the type.
     """
     kind, width = encoding.type, encoding.words * 2
-    if kind in _FLOATS:
+    if kind in ("f32", "f64"):
         try:
-            data = struct.pack(_FLOATS[kind][0], nearest := float(number))
+            data = (_SINGLE if kind == "f32" else _DOUBLE).pack(nearest := float(number))
         except OverflowError:
             nearest = math.inf
         if math.isinf(nearest):  # it would be read as not available
@@ -346,8 +358,7 @@ def _encode_iskra(number: Decimal, *, signed: bool) -> bytes:
 
 
 def _from_bytes(data: bytes, encoding: Encoding) -> Words:
-    order = ">" if encoding.byte_order == "big" else "<"
-    words: Words = struct.unpack(f"{order}{len(data) // 2}H", data)
+    words: Words = _layout(encoding.byte_order, len(data) // 2).unpack(data)
     if encoding.word_order == "little" and encoding.type != "string":
         words = words[::-1]
     return words

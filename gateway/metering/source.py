@@ -57,6 +57,7 @@ class Source:
         self.registers: tuple[Register, ...] = profile.needs(quantity)
         terms = [(c.plus, c.minus) for c in profile.computed if c.quantity == quantity]
         self._plus, self._minus = terms[0] if terms else (self.registers[:1], ())
+        self._alone = self._plus[0] if len(self._plus) == 1 and not self._minus else None
         facts = QUANTITIES[quantity]
         self.counter = facts.counter
         self.multiplier = Decimal(1) if facts.unit in _UNSCALED else settings.multiplier
@@ -84,8 +85,8 @@ class Source:
 
     def decode(self, raw: RawWords) -> Value | None:
         """The value in these words; None where some are missing. Raises ValueError."""
-        if len(self._plus) == 1 and not self._minus:
-            return value_of(self._plus[0], raw.lookup)
+        if self._alone is not None:
+            return value_of(self._alone, raw.lookup)
         total = Decimal(0)
         for terms, add in ((self._plus, EXACT.add), (self._minus, EXACT.subtract)):
             for term in terms:
