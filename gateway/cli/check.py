@@ -94,14 +94,17 @@ def _learnt_view(learnt: Learnt) -> dict[str, object]:
             for register, code in learnt.lessons.refused
         ],
         "splits": [list(split) for split in learnt.lessons.splits],
+        "max_registers": learnt.lessons.max_registers,
         "patch": learnt.patch,
     }
 
 
 def _learnt_lines(learnt: Learnt) -> str:
     refused = [f"{r.name} (exception {code})" for r, code in learnt.lessons.refused]
+    if learnt.lessons.max_registers:
+        refused.append(f"requests of more than {learnt.lessons.max_registers} registers")
     if learnt.lessons.splits:
-        refused.append("requests that are too long, or reach over a gap")
+        refused.append("requests that reach over a gap")
     patch = "".join(f"    {line}\n" for line in learnt.patch.splitlines())
     return (
         f"\nmeter {learnt.meter} refuses {', '.join(refused)}; {learnt.profile}.yaml in your own"

@@ -44,7 +44,7 @@ def learnt_from(meters: Sequence[MeterSettings], states: Mapping[str, bytes]) ->
         known = RegisterMap(meter.profile)
         known.recall(states.get(map_key(meter), b""))
         lessons = known.lessons()
-        if lessons.refused or lessons.splits:
+        if lessons:
             patch = patch_for(meter.profile, lessons)
             found.append(Learnt(meter.name, meter.profile.name, lessons, patch))
     return found
@@ -53,10 +53,15 @@ def learnt_from(meters: Sequence[MeterSettings], states: Mapping[str, bytes]) ->
 def patch_for(profile: DeviceProfile, lessons: Lessons) -> str:
     """A profile that extends this one by what was learnt."""
     lines = [f"extends: {profile.name}"]
-    splits = sorted({*profile.limits.splits, *lessons.splits})
-    if splits:
+    requests = []
+    if lessons.max_registers:
+        requests.append(f"max_registers: {lessons.max_registers}")
+    if lessons.splits:
+        splits = sorted({*profile.limits.splits, *lessons.splits})
         shown = ", ".join(f"[{function}, {address}]" for function, address in splits)
-        lines.append(f"requests: {{splits: [{shown}]}}")
+        requests.append(f"splits: [{shown}]")
+    if requests:
+        lines.append(f"requests: {{{', '.join(requests)}}}")
     refused = {register for register, _ in lessons.refused}
     without = [q for q in profile.quantities() if refused & set(profile.needs(q))]
     if without:

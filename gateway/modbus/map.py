@@ -20,15 +20,22 @@ from gateway.modbus.discovery import Place
 from gateway.modbus.plan import MAX_REGISTERS, Address, Read, Timing, plan
 
 _VERSION: Final = 1
+TOO_LONG: Final = 3
+"""Exception "illegal data value": what a meter says to a count that it does not take."""
 
 
 @frozen
 class Lessons:
-    """What a meter was seen to refuse: registers, each with the exception's code, and where no
-    request may reach over, as (function, address)."""
+    """What a meter was seen to refuse: registers, each with the exception's code; where no
+    request may reach over, as (function, address); the most registers of a request, None: as its
+    profile says."""
 
     refused: tuple[tuple[Register, int], ...]
     splits: tuple[Address, ...]
+    max_registers: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.refused or self.splits or self.max_registers)
 
 
 @frozen
@@ -58,6 +65,10 @@ class RegisterMap:
         self._named = tuple(dict.fromkeys(part for one in everything for part in one.parts))
         self._refused: dict[Address, Refusal] = {}
         self._cuts: set[Address] = set()
+        self._fits: dict[int, int] = {}
+        """Function to the most registers of a read that was answered, and …"""
+        self._too_long: dict[int, int] = {}
+        """… to the fewest that were too many: only known where there was one."""
         self._plans: dict[tuple[tuple[Register, ...], int], tuple[Read, ...]] = {}
 
     # ------------------------------------------------------------------------------- the reads
@@ -134,7 +145,12 @@ class RegisterMap:
             known=map(self._there, self._named),
             refused={(function, shift(address)) for function, address in self._refused},
             cuts={(function, shift(address)) for function, address in self._cuts},
+            longest={function: self._longest(function) for function in self._too_long},
         )
+
+    def _longest(self, function: int) -> int:
+        """The next one to try: half way between what is taken and what is not."""
+        return max(1, (self._fits.get(function, 1) + self._too_long[function]) // 2)
 
     # ---------------------------------------------------------------------------- what is learnt
 
@@ -167,6 +183,22 @@ class RegisterMap:
         self._cuts.add((inside[0].function, _middle(inside)))
         self._plans.clear()
 
+    def too_long(self, read: Read) -> None:
+        """The whole was refused for its length, and both halves were given."""
+        self._too_long[read.function] = read.count
+        if self._fits.get(read.function, 0) >= read.count:
+            self._fits[read.function] = 1  # it took more once: another device, or another setting
+        self._plans.clear()
+
+    def took(self, read: Read) -> bool:
+        """A read was answered; is it the longest since one was too long?"""
+        function = read.function
+        if function not in self._too_long or read.count <= self._fits.get(function, 0):
+            return False
+        self._fits[function] = read.count
+        self._plans.clear()
+        return True
+
     def settle(self, place: Place | None) -> None:
         """Where a SunSpec meter was found."""
         self.place = place
@@ -178,6 +210,7 @@ class RegisterMap:
             "version": _VERSION,
             "refused": [[*a, r.code, r.at, r.pause] for a, r in sorted(self._refused.items())],
             "cuts": sorted(self._cuts),
+            "lengths": [[f, self._fits.get(f, 1), most] for f, most in self._too_long.items()],
             "base": self.base,
         }
         return json.dumps(found, separators=(",", ":")).encode()
@@ -189,7 +222,8 @@ class RegisterMap:
             for register in self._named
             if (at := (register.function, register.address)) in self._refused
         )
-        return Lessons(tuple(refused), tuple(sorted(self._cuts)))
+        longest = min((self._fits.get(function, 1) for function in self._too_long), default=None)
+        return Lessons(tuple(refused), tuple(sorted(self._cuts)), longest)
 
     def recall(self, learnt: bytes) -> None:
         """Go on from what was learnt; what cannot be read is learnt again."""
@@ -199,10 +233,13 @@ class RegisterMap:
                 return
             refused = {(f, a): Refusal(*map(int, rest)) for f, a, *rest in found["refused"]}
             cuts = {(int(function), int(address)) for function, address in found["cuts"]}
+            lengths = [(int(f), int(fits), int(most)) for f, fits, most in found["lengths"]]
             base = int(found["base"])
         except (ValueError, TypeError, KeyError):
             return
         self._refused, self._cuts, self.base = refused, cuts, base
+        self._fits = {function: fits for function, fits, _ in lengths}
+        self._too_long = {function: most for function, _, most in lengths}
 
 
 def _middle(inside: Sequence[Register]) -> int:

@@ -8,8 +8,9 @@ sorted registers of each function.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from attrs import frozen
@@ -122,19 +123,20 @@ def plan(
     known: Iterable[Register] = (),
     refused: Collection[Address] = (),
     cuts: Collection[Address] = (),
-    longest: int | None = None,
+    longest: Mapping[int, int] = MappingProxyType({}),
 ) -> tuple[Read, ...]:
     """The reads for these registers, in the order of function and address.
 
     `known`: all registers of the profile; a read may pass over those. `refused`: registers that
     the meter was seen to refuse; no read passes over one. `cuts`: where a read was seen to fail
-    that both its parts did not; none reaches from below to there. `longest`: the most registers
-    of a read, where less than the model's own limit was learnt.
+    that both its parts did not; none reaches from below to there. `longest`: function to the most
+    registers of a read, where less than the model's own limit was learnt.
     """
     reads: set[Read] = set()
     wanted = list(dict.fromkeys(registers))
     for function in sorted({register.function for register in wanted}):
-        rules = _Rules(function, limits, [*known, *wanted], refused, cuts, longest)
+        named = [*known, *wanted]
+        rules = _Rules(function, limits, named, refused, cuts, longest.get(function))
         spans = set()
         for register in wanted:
             if register.function != function:

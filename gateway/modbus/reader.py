@@ -24,7 +24,7 @@ from gateway.modbus.discovery import locate
 from gateway.modbus.health import Unit
 from gateway.modbus.identity import Identification
 from gateway.modbus.line import Line
-from gateway.modbus.map import RegisterMap
+from gateway.modbus.map import TOO_LONG, RegisterMap
 from gateway.modbus.plan import Read, Timing
 from gateway.modbus.settings import BusSettings
 
@@ -177,7 +177,10 @@ class MeterReader:
                 raise LinkDown(self._settings.name, "the connection was lost") from error
             return False
         answer.add(self._map.blocks(block))
-        if self._map.has_refusals and self._map.give(self._map.inside(read, registers)):
+        news = self._map.took(read)
+        if self._map.has_refusals:
+            news |= self._map.give(self._map.inside(read, registers))
+        if news:
             self._learnt()
         return True
 
@@ -308,7 +311,9 @@ class MeterReader:
         given = bool(parts)
         for part in parts:
             given &= await self._ask(part, inside, answer)
-        if given:
+        if given and error.code == TOO_LONG:
+            self._map.too_long(read)
+        elif given:
             self._map.cut(inside)
         self._learnt()
         return given

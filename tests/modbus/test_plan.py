@@ -117,7 +117,7 @@ def test_no_other_way_takes_less_time(registers, limit, others, refused, cuts, t
 @given(disjoint(3, 20), disjoint(4, 20), limits, st.integers(2, 20))
 def test_every_register_is_in_exactly_one_read_and_no_limit_is_broken(three, four, limit, longest):
     registers = [*three, *four]
-    reads = plan(reversed(registers), limit, LINE, longest=longest)
+    reads = plan(reversed(registers), limit, LINE, longest={3: longest, 4: longest})
     for one in registers:
         # Rounding to even numbers may make reads overlap; it never splits a register.
         holding = [read for read in reads if read.holds(one)]

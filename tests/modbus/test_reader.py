@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from decimal import Decimal
 from itertools import pairwise
@@ -152,6 +153,26 @@ async def test_a_meter_that_refuses_all_while_it_starts_up_is_read_in_full_after
     asked.wire.asked.clear()
     await asked.round()
     assert asked.wire.reads == [Read(3, 0, 8)]
+
+
+@pytest.mark.parametrize("most", [2, 7, 40, 63, 100])
+async def test_the_longest_request_that_a_meter_takes_is_found_within_a_few_rounds(most: int):
+    """One that calls more registers than that an illegal value, exception 3."""
+
+    def behave(unit: int, read: Read) -> Block | Exception:
+        return refused(3) if read.count > most else truth(read)
+
+    asked = Asked(tuple(register(2 * n) for n in range(100)), behave=behave)
+    for _ in range(9):
+        assert len(asked.given(await asked.round())) == 100
+    asked.wire.asked.clear()
+    await asked.round()
+    fewest = math.ceil(100 / (most // 2))
+    assert len(asked.wire.reads) == fewest
+    again = Asked(tuple(register(2 * n) for n in range(100)), behave=behave)
+    again.reader.recall(asked.kept)
+    await again.round()
+    assert len(again.wire.reads) == fewest
 
 
 async def test_what_was_learnt_holds_after_a_restart(expected_events):
