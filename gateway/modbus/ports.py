@@ -29,8 +29,8 @@ _OF_A_PORT: Final[Mapping[int, str]] = {
 
 
 def prepare(port: Any, link: SerialLink) -> None:
-    """Make an open pyserial port ours, and quick. Raises OSError or ValueError where it cannot
-    switch the direction of an RS-485 line and was told to.
+    """Make an open pyserial port ours, and quick. Raises ValueError where it cannot switch the
+    direction of an RS-485 line and was told to.
     """
     with contextlib.suppress(OSError, termios.error):
         # pyserial's lock keeps other gateways out, this also those who take no lock. The kernel
@@ -43,7 +43,12 @@ def prepare(port: Any, link: SerialLink) -> None:
     if link.rs485:
         from serial.rs485 import RS485Settings
 
-        port.rs485_mode = RS485Settings()
+        try:
+            port.rs485_mode = RS485Settings()
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                "it cannot switch the direction of an RS-485 line: leave `rs485` out"
+            ) from error
 
 
 def flush(port: Any) -> None:
