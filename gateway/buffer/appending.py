@@ -60,20 +60,21 @@ class _Plan:
     def readings(self, connection: sqlite3.Connection) -> None:
         """Number the readings whose stamps are new to their series."""
         index = self.index
-        late = _late(connection, index, self.commit.readings)
-        seen: set[tuple[int, int]] = set()
+        given = [
+            (reading, _line(index, reading.key), _seconds(reading.stamp))
+            for reading in self.commit.readings
+        ]
+        seen = _late(connection, index, given)
         id = index.top
-        for reading in self.commit.readings:
-            line = _line(index, reading.key)
-            stamp = _seconds(reading.stamp)
-            if (line.id, stamp) in seen or (line.id, stamp) in late:
+        for reading, line, stamp in given:
+            if (line.id, stamp) in seen:
                 self.repeated.append(reading)
                 continue
             seen.add((line.id, stamp))
             id += 1
-            head = self.heads.get(line.id, (line.newest, line.stored, line.latest))
-            n = head[1] + 1
-            self.heads[line.id] = (id, n, max(head[2], stamp))
+            _, stored, latest = self.heads.get(line.id) or (0, line.stored, line.latest)
+            n = stored + 1
+            self.heads[line.id] = (id, n, max(latest, stamp))
             why = reading.held
             words = reading.raw.pack()
             self.records.append(chunks.pack(line.id, n, stamp, reading.value, words, why))
@@ -164,8 +165,8 @@ def append(index: Index, commit: Commit, transaction: Transaction) -> Appended:
             _write_heads(connection, plan)
     for line, id, n, stamp in plan.places:
         note(index, line, id, n, stamp)
-        for barren in index.barren.values():
-            barren.discard(id >> BLOCK_BITS)
+    for barren in index.barren.values():
+        barren.difference_update({id >> BLOCK_BITS for _, id, _, _ in plan.places})
     change.apply()
     index.closed |= full.keys()
     index.names = plan.names
@@ -175,15 +176,10 @@ def append(index: Index, commit: Commit, transaction: Transaction) -> Appended:
 
 
 def _late(
-    connection: sqlite3.Connection, index: Index, readings: tuple[Reading, ...]
+    connection: sqlite3.Connection, index: Index, given: Sequence[tuple[Reading, Line, int]]
 ) -> set[tuple[int, int]]:
     """Of readings not later than all of their series: series and stamp of those stored already."""
-    asked: set[tuple[int, int]] = set()
-    for reading in readings:
-        line = _line(index, reading.key)
-        stamp = _seconds(reading.stamp)
-        if stamp <= line.latest:
-            asked.add((line.id, stamp))
+    asked = {(line.id, stamp) for _, line, stamp in given if stamp <= line.latest}
     if not asked:
         return set()
     earliest = min(stamp for _, stamp in asked)

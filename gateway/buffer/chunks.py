@@ -36,6 +36,7 @@ MOST: Final = 200
 MAX_DIGITS: Final = 18
 """Digits of a number that are sure to fit 64 bits."""
 
+_TOO_LONG: Final = 10**MAX_DIGITS
 _HEAD: Final = struct.Struct("<HHIIqbB")
 _CRC: Final = struct.Struct("<I")
 _LEAST: Final = _HEAD.size + _CRC.size
@@ -81,17 +82,16 @@ class Record(NamedTuple):
 
 def pack(series: int, n: int, stamp: int, value: Decimal, words: bytes, held: str) -> bytes:
     """One record. Raises ValueError for what is no number, or fits none of the fields."""
-    sign, digits, exponent = value.as_tuple()
-    if not isinstance(exponent, int):
-        raise ValueError(f"{value} is no number to store")
+    shown = str(value)
     text = b""
-    if len(digits) > MAX_DIGITS or not _TEXT < exponent < 128:
-        text = str(value).encode()
+    whole, _, decimals = shown.partition(".")
+    try:
+        mantissa, exponent = int(whole + decimals), -len(decimals)
+    except ValueError:  # it is shown with an exponent
+        mantissa, exponent = _scientific(value)
+    if not -_TOO_LONG < mantissa < _TOO_LONG or not _TEXT < exponent < 128:
+        text = shown.encode()
         mantissa, exponent = len(text), _TEXT
-    else:
-        mantissa = int("".join(map(str, digits)))
-        if sign:
-            mantissa = -mantissa
     why = held.encode()[:255]
     size = _LEAST + len(text) + len(words) + len(why)
     if size > _LONGEST:
@@ -102,6 +102,15 @@ def pack(series: int, n: int, stamp: int, value: Decimal, words: bytes, held: st
         raise ValueError(f"a reading that cannot be stored: {error}") from None
     body = head + text + words + why
     return body + _CRC.pack(zlib.crc32(body))
+
+
+def _scientific(value: Decimal) -> tuple[int, int]:
+    """Mantissa and exponent. Raises ValueError."""
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):
+        raise ValueError(f"{value} is no number to store")
+    mantissa = int("".join(map(str, digits)))
+    return -mantissa if sign else mantissa, exponent
 
 
 def repack(record: Record) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from attrs import define, field, frozen
 
@@ -30,6 +31,9 @@ from gateway.buffer.spans import PENDING, Span, Spans, State, reason_of, runs, u
 from gateway.errors import StoreDamaged
 from gateway.metering.reading import Counts, Series, SeriesKey
 
+_UNTOUCHED: Final = Spans()
+"""Shared: most series have nothing but what waits, and they are many."""
+
 
 @define
 class Line:
@@ -41,7 +45,7 @@ class Line:
     """Is it in the configuration? One that is not keeps its sender until all of it is sent."""
     parked: str = ""
     """Why nothing of it is sent; empty: it is."""
-    spans: Spans = field(factory=Spans)
+    spans: Spans = _UNTOUCHED
     totals: dict[State, int] = field(factory=dict)
     stored: int = 0
     """Readings ever stored: the number of the newest."""

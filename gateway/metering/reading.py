@@ -6,6 +6,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
+from functools import cache
 from typing import Literal, TypeAlias
 
 from attrs import field, frozen
@@ -30,6 +31,12 @@ class Block:
     def end(self) -> int:
         """The first address after it."""
         return self.address + len(self.words)
+
+
+@cache
+def _layout(words: int) -> struct.Struct:
+    """Of a packed block with so many words."""
+    return struct.Struct(f">BBH{words}H")
 
 
 @frozen
@@ -65,8 +72,10 @@ class RawWords:
     def pack(self) -> bytes:
         """The form in which the buffer keeps them: function, count, address, words, …"""
         return b"".join(
-            struct.pack(f">BBH{len(b.words)}H", b.function, len(b.words), b.address, *b.words)
-            for b in self.blocks
+            [
+                _layout(len(b.words)).pack(b.function, len(b.words), b.address, *b.words)
+                for b in self.blocks
+            ]
         )
 
     @classmethod
