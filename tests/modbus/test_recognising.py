@@ -203,6 +203,47 @@ async def test_a_profile_of_ones_own_for_the_same_model_is_named_beside_the_ship
     assert [one.profile.name for one in found] == ["abb-b23", "my-b23"]
 
 
+async def test_of_two_profiles_the_one_that_explains_more_of_what_is_there_is_taken(
+    tmp_path: Path,
+) -> None:
+    less = "extends: inepro-pro380\nmodel: PRO1\nwithout: [voltage_l3, current_l3]\n"
+    (tmp_path / "inepro-pro1.yaml").write_text(less)
+    profiles = Library(tmp_path).all()
+    full = meter("inepro-pro380")
+    found = await claims(full, profiles=profiles)
+    assert [one.profile.name for one in found] == ["inepro-pro380"]
+
+    places = [r.address for r in LIBRARY.get("inepro-pro380").registers if r.name.endswith("_l3")]
+
+    def two_phases(read: Read) -> Words | int | Exception:
+        words = full(read)
+        if not isinstance(words, tuple):
+            return words
+        blank = {place + i for place in places for i in range(2)}
+        return tuple(0 if read.address + i in blank else word for i, word in enumerate(words))
+
+    found = await claims(two_phases, profiles=profiles)
+    assert {one.profile.name for one in found} == {"inepro-pro380", "inepro-pro1"}
+
+
+async def test_zeros_are_no_values_to_know_a_meter_by(tmp_path: Path) -> None:
+    (tmp_path / "acme-heat.yaml").write_text("""\
+maker: Acme
+model: Heat
+kind: heat
+sources: {manual: "Acme Heat"}
+defaults: {function: 3, type: f32, sources: [manual]}
+registers:
+  - {quantity: heat_energy_total, address: 0, unit: kWh}
+  - {quantity: supply_temperature, address: 2, unit: °C}
+""")
+    profiles = (Library(tmp_path).get("acme-heat"),)
+    assert await claims(lambda read: (0,) * read.count, profiles=profiles) == ()
+    warm = (0x4640, 0xE400, 0x4290, 0)  # 12345 kWh, 72 °C
+    (found,) = await claims(lambda read: warm[read.address :][: read.count], profiles=profiles)
+    assert (found.profile.name, found.serial_number) == ("acme-heat", None)
+
+
 async def test_a_meter_that_names_its_model_may_lack_a_register() -> None:
     em340 = meter("carlo-gavazzi-em340")
     refused = LIBRARY.get("carlo-gavazzi-em340").registers[-1].address
