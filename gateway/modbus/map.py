@@ -91,10 +91,13 @@ class RegisterMap:
             given = tuple(r for r in given if (r.function, r.address) not in self._refused)
         # What a plan depends on is how many registers a request costs; above 125 not even on that.
         key = given, min(round(timing.request / timing.register), MAX_REGISTERS + 1)
-        if key not in self._plans:
-            self._plans[key] = self._plan(given, timing)
+        planned = self._plans.get(key)
+        if planned is None:
+            planned = self._plans[key] = self._plan(given, timing)
+        if not again:
+            return planned, left_out
         alone = (read for register in again for read in self._plan((register,), timing))
-        return (*self._plans[key], *alone), left_out
+        return (*planned, *alone), left_out
 
     def inside(self, read: Read, registers: Iterable[Register]) -> list[Register]:
         """Which of these registers a read holds."""
