@@ -2,7 +2,8 @@
 
     python -m bench.start_up [--rounds 9]
 
-The gateway as `run` starts it, with one Modbus TCP meter: from the interpreter's start until the
+The gateway as `run` starts it where it is installed, with nothing beside it but what it needs
+(requirements.lock), and one Modbus TCP meter: from the interpreter's start until the
 first request was answered and a moment was left to store it, then it is killed; what the kernel
 says it used is what counts. Bare: `asyncio.run(asyncio.sleep(0))`. The usual stack: pymodbus, an
 httpx client, APScheduler, pydantic with one model, PyYAML and sqlite3, imported and no more.
@@ -15,13 +16,12 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from bench.figures import OURS, Goal, Measure, Missing, gather, lines
 from bench.fleet import configure
-from bench.processes import as_installed, own_environment
+from bench.processes import HERE, as_installed, own_environment
 
 BARE = "import asyncio\nasyncio.run(asyncio.sleep(0))"
 USUAL = (
@@ -34,6 +34,7 @@ USUAL_PACKAGES = (
     *("pymodbus==3.16.1", "httpx==0.28.1", "apscheduler==3.11.3"),
     *("pydantic==2.14.3", "PyYAML==6.0.3"),
 )
+LOCKED = HERE.parent / "requirements.lock"
 STORING = 0.3
 """Seconds left to the gateway after its first answer."""
 
@@ -51,17 +52,22 @@ def cpu_of(*command: str) -> float:
     return ended() - before
 
 
-def first_poll(folder: Path) -> float:
+def installed() -> Path:
+    """The python of an environment as a package of ours brings it. Raises Missing."""
+    lines = LOCKED.read_text().splitlines()
+    return own_environment("installed", *(line.split()[0] for line in lines if "==" in line))
+
+
+def first_poll(python: Path, folder: Path) -> float:
     """Seconds of CPU of the gateway until its first request was answered and stored."""
     before = ended()
     with socket.create_server(("127.0.0.1", 0)) as meter:
         meter.settimeout(60)
         configure(folder, meter.getsockname()[1], 1)
-        command = [sys.executable, "-m", "gateway.cli.main", "run", "--config", "gateway.yaml"]
+        command = [str(python), "-m", "gateway.cli.main", "run", "--config", "gateway.yaml"]
+        environment = as_installed() | {"PYTHONPATH": str(HERE.parent)}
         with (folder / "log").open("wb") as log:
-            child = subprocess.Popen(
-                command, cwd=folder, stderr=log, stdout=log, env=as_installed()
-            )
+            child = subprocess.Popen(command, cwd=folder, stderr=log, stdout=log, env=environment)
         try:
             connection, _ = meter.accept()
             with connection:
@@ -86,6 +92,7 @@ def measure(*, short: bool = False, rounds: int = 9) -> list[Measure]:
     """CPU over a bare process', round by round."""
     rounds = 2 if short else rounds
     usual, missing = "the usual stack, imported", {}
+    ours = installed()
     python = None
     try:
         python = own_environment("usual", *USUAL_PACKAGES)
@@ -96,8 +103,8 @@ def measure(*, short: bool = False, rounds: int = 9) -> list[Measure]:
         for turn in range(rounds + 1):
             folder = Path(name) / str(turn)
             folder.mkdir()
-            bare = cpu_of(sys.executable, "-c", BARE)
-            mine = first_poll(folder)
+            bare = cpu_of(str(ours), "-c", BARE)
+            mine = first_poll(ours, folder)
             theirs = cpu_of(str(python), "-c", USUAL) if python else 0.0
             if turn:  # the first writes what Python compiles
                 ratios[OURS].append(mine / bare)
