@@ -13,13 +13,15 @@ from attrs import define, frozen
 from gateway.clock import DAY, HOUR, SECOND, Clock, Millis
 from gateway.errors import LinkDown
 from gateway.logbook import log
-from gateway.metering.reading import Sample
+from gateway.metering.reading import Block, Sample
 from gateway.metering.register import Register
 from gateway.metering.settings import MeterSettings
 from gateway.modbus.bus import Bus
 from gateway.modbus.diagnosis import likely_cause
 from gateway.modbus.health import NEVER_SEEN_AFTER, OFFLINE_AFTER, Budget, Unit, UnitReport
 from gateway.modbus.line import Line, LinkReport, Wire
+from gateway.modbus.looking import forget, look, stranger
+from gateway.modbus.plan import Read
 from gateway.modbus.reader import Answer, Keep, MeterReader
 from gateway.modbus.settings import BusSettings, SerialLink, TcpLink
 
@@ -82,20 +84,24 @@ class Poller:
         self.asking_since: float | None = None
         """Monotonic instant at which the round under way began."""
         self._on_a_line = isinstance(settings.link, SerialLink)
-        shortest = _SHORTEST_ON_A_LINE if self._on_a_line else _SHORTEST_OVER_TCP
         self._readers: dict[str, MeterReader] = {}
+        self._looked: dict[int, Unit] = {}
+        """Units that somebody looked at, with what may still be on its way from them."""
         self._told: dict[str, _Told] = {}
         for meter in meters:
-            unit = Unit(
-                meter.name,
-                meter.unit,
-                longest=settings.timeout / 1000,
-                shortest=shortest,
-                answer_time=meter.profile.limits.answer_time / 1000,
-                since=clock.monotonic(),
-            )
+            unit = self._unit(meter)
             self._readers[meter.name] = MeterReader(settings, meter, unit, self._line, clock, keep)
             self._told[meter.name] = _Told()
+
+    def _unit(self, meter: MeterSettings) -> Unit:
+        return Unit(
+            meter.name,
+            meter.unit,
+            longest=self._settings.timeout / 1000,
+            shortest=_SHORTEST_ON_A_LINE if self._on_a_line else _SHORTEST_OVER_TCP,
+            answer_time=meter.profile.limits.answer_time / 1000,
+            since=self._clock.monotonic(),
+        )
 
     def recall(self, learnt: Mapping[str, bytes]) -> None:
         """Go on from what `keep` was given before."""
@@ -138,6 +144,35 @@ class Poller:
                 lasted = _span(round((self._clock.monotonic() - began) * SECOND))
                 log("bus.returned", bus=self._settings.name, **{"for": lasted})
 
+    async def look(self, unit: int, reads: Sequence[Read]) -> tuple[Block | str, ...]:
+        """What a unit gives for each of these reads, or the reason why nothing: be it a meter of
+        the bus or none. It is a person who wants to know, and no meter is judged by it.
+
+        Never raises for what a line or a unit does. A unit that stays silent is not asked for the
+        rest.
+        """
+        async with self._asking:
+            self.asking_since = self._clock.monotonic()
+            try:
+                return await self._look(unit, reads)
+            finally:
+                self.asking_since = None
+                await self._hang_up()
+
+    async def _look(self, number: int, reads: Sequence[Read]) -> tuple[Block | str, ...]:
+        own = next((each for each in self._readers.values() if each.unit.unit == number), None)
+        meter = own.meter if own else stranger(self._settings.name, number)
+        unit = self._looked.setdefault(number, self._unit(meter))
+        reader = MeterReader(self._settings, meter, unit, self._line, self._clock, forget)
+        if own is None:
+            return await look(reader, self._line, reads)
+        # What may still be on its way could be taken for the answer to the other's next request.
+        unit.doubts = own.unit.doubts
+        try:
+            return await look(reader, self._line, reads)
+        finally:
+            own.unit.doubts = unit.doubts
+
     # ------------------------------------------------------------------------------------ round
 
     async def round(self, asks: Sequence[Ask]) -> Round:
@@ -157,12 +192,15 @@ class Poller:
         before = self._tally()
         order = sorted(asks, key=lambda a: (self._reader(a).unit.silent > 0, not a.urgent))
         samples = tuple([await self._sample(ask) for ask in order])
-        link = self._settings.link
-        if isinstance(link, TcpLink) and link.disconnect == "after_round":
-            await self._wire.close()
+        await self._hang_up()
         requests, errors = (now - then for now, then in zip(self._tally(), before, strict=True))
         duration = self._clock.monotonic() - began
         return Round(samples, requests, errors, self._line.up, duration)
+
+    async def _hang_up(self) -> None:
+        link = self._settings.link
+        if isinstance(link, TcpLink) and link.disconnect == "after_round":
+            await self._wire.close()
 
     def _reader(self, ask: Ask) -> MeterReader:
         return self._readers[ask.meter.name]

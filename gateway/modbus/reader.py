@@ -184,6 +184,13 @@ class MeterReader:
             self._learnt()
         return True
 
+    async def words(self, read: Read) -> Block:
+        """What the unit gives for one read, whatever its profile knows of that.
+
+        Raises MeterError, LinkDown.
+        """
+        return await self._trusted(read)
+
     async def _trusted(self, read: Read) -> Block:
         """Ask until the answer can be trusted, at most `retries` times more."""
         left = self._settings.retries
