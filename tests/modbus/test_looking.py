@@ -79,11 +79,12 @@ async def test_nothing_that_comes_late_is_taken_for_the_answer_to_the_other_ques
     on a line a request of another shape goes between."""
     looked = Looked()
     await looked.poller.round([ASK])
-    looked.answers = {(1, 50): None}
-    assert await looked.poller.look(1, [Read(3, 50, 2)]) == ("timeout",)
-    looked.wire.asked.clear()
-    await looked.poller.round([ASK])
-    assert [(read.address, read.count) for read in looked.wire.reads] == [(0, 3), (0, 2)]
+    looked.answers = {(1, 50): None, (1, 70): None}
+    for reads in ([Read(3, 50, 2)], [Read(3, 70, 5), Read(3, 80, 5), Read(3, 50, 2)]):
+        assert (await looked.poller.look(1, reads))[-1] == "timeout"
+        looked.wire.asked.clear()
+        await looked.poller.round([ASK])
+        assert [(read.address, read.count) for read in looked.wire.reads] == [(0, 3), (0, 2)]
 
     looked.answers = {(1, 0): None}
     await looked.poller.round([ASK])
