@@ -29,7 +29,7 @@ from bench.processes import (
     packages_of,
     tcp_meters,
 )
-from bench.wire import TMODBUS
+from bench.wire import OF_THEIR_OWN
 
 REGISTERS = 60
 UVLOOP = "uvloop==0.23.0"
@@ -121,7 +121,8 @@ def measure(*, short: bool = False, rounds: int = 5, reads: int = 3000) -> list[
     except Missing as reason:
         missing[fast] = str(reason)
     try:
-        python = own_environment("tmodbus", *TMODBUS, python=newer_python((3, 12)))
+        packages, least = OF_THEIR_OWN["tmodbus"]
+        python = own_environment("tmodbus", *packages, python=newer_python(least))
         clients["tmodbus"] = (str(python), "tmodbus", "asyncio", {})
     except Missing as reason:
         missing["tmodbus"] = str(reason)
