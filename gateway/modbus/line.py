@@ -18,6 +18,8 @@ from gateway.modbus.settings import BusSettings, SerialLink
 FIRST_PAUSE: Final = 1.0
 """Seconds before a link that failed is tried again; doubled each time."""
 LONGEST_PAUSE: Final = 60.0
+LONGEST_OF_A_PORT: Final = 4.0
+"""A port of this machine costs nothing to try, and an adapter is to be found again within 5 s."""
 _RECENT: Final = 3600.0  # seconds for which what was overheard tells something
 
 
@@ -153,7 +155,9 @@ class Line:
         now = self._clock.monotonic()
         self.broken(str(error))
         self._next_try = now + self._pause * self._random.uniform(0.8, 1.2)
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        on_a_line = isinstance(self._settings.link, SerialLink)
+        longest = LONGEST_OF_A_PORT if on_a_line else LONGEST_PAUSE
+        self._pause = min(2 * self._pause, longest)
 
     def broken(self, why: str) -> None:
         """It cannot be used, or leads nowhere."""

@@ -7,18 +7,19 @@ import random
 import pytest
 
 from gateway.errors import LinkDown
-from gateway.modbus.line import LONGEST_PAUSE, Line
+from gateway.modbus.line import LONGEST_OF_A_PORT, LONGEST_PAUSE, Line
 from gateway.modbus.plan import Read
-from gateway.modbus.settings import BusSettings, SerialLink
+from gateway.modbus.settings import BusSettings, Link, SerialLink, TcpLink
 from tests.modbus.wires import QuickClock, ToldWire
 
 READ = Read(3, 0, 2)
+PORT = SerialLink("/dev/riser")
 
 
-def made() -> tuple[Line, ToldWire, QuickClock]:
+def made(link: Link = PORT) -> tuple[Line, ToldWire, QuickClock]:
     clock = QuickClock()
     wire = ToldWire(clock)
-    settings = BusSettings("riser", SerialLink("/dev/riser"))
+    settings = BusSettings("riser", link)
     return Line(settings, wire, clock, random.Random(1)), wire, clock
 
 
@@ -26,9 +27,14 @@ def events(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.event for record in caplog.records if hasattr(record, "event")]
 
 
-async def test_a_port_that_is_not_there_is_tried_less_and_less_often_but_for_ever(expected_events):
+@pytest.mark.parametrize(
+    ("link", "longest"), [(PORT, LONGEST_OF_A_PORT), (TcpLink("10.0.0.7"), LONGEST_PAUSE)]
+)
+async def test_what_is_not_there_is_tried_less_and_less_often_but_for_ever(
+    link: Link, longest: float, expected_events
+):
     expected_events("bus.down")
-    line, wire, clock = made()
+    line, wire, clock = made(link)
     wire.down = True
     tries, last = [], clock.monotonic()
     for _ in range(40_000):
@@ -40,10 +46,10 @@ async def test_a_port_that_is_not_there_is_tried_less_and_less_often_but_for_eve
         await clock.sleep(0.1)
     assert tries[1] < 1.5
     assert tries[3] > tries[1]
-    assert max(tries) <= 1.2 * LONGEST_PAUSE + 0.2
-    assert len(tries) > 4_000 / (1.2 * LONGEST_PAUSE)
+    assert max(tries) <= 1.2 * longest + 0.2
+    assert len(tries) > 4_000 / (1.2 * longest)
     wire.down = False
-    await clock.sleep(1.2 * LONGEST_PAUSE)
+    await clock.sleep(1.2 * longest)
     assert await line.ready()
 
 
