@@ -75,7 +75,7 @@ async def test_a_link_that_opens_but_breaks_at_each_request_is_not_called_up(
 ):
     expected_events("bus.down")
     caplog.set_level("INFO")
-    line, wire, clock = made()
+    line, wire, clock = made(TcpLink("10.0.0.7"))
     for _ in range(30):
         if await line.ready():
             wire.hung_up = True
