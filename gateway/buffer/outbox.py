@@ -10,6 +10,7 @@ from gateway.buffer import chunks
 from gateway.buffer.chunks import BLOCK, Record, tag, untag
 from gateway.buffer.index import Index, Line
 from gateway.buffer.views import in_order
+from gateway.clock import Instant
 from gateway.errors import StoreDamaged
 from gateway.metering.reading import Offer, SeriesKey, Waiting
 
@@ -28,12 +29,14 @@ class Offering:
         *,
         only: frozenset[SeriesKey] | None = None,
         probes: frozenset[SeriesKey] = frozenset(),
+        within: tuple[Instant, Instant] | None = None,
         offered: set[int] | None = None,
     ) -> None:
         self.taken: dict[int, int] = {}
         self._connection = connection
         self._index = index
         self._sender = sender
+        self._within = within
         self._mine = {line.id: line for line in index.of_sender(sender)}
         self._lines = {
             id: line
@@ -41,7 +44,7 @@ class Offering:
             if (only is None or line.series.key in only)
             and (not line.parked or line.series.key in probes)
         }
-        """Series that may give values; the parked among them one each."""
+        """Series that may give values; the parked among them one each, but for `within`."""
         self._offered: set[int] = set() if offered is None else offered
         """Tags of all that was offered: nothing is offered twice."""
         before = {untag(tagged)[0] for tagged in self._offered}
@@ -49,16 +52,33 @@ class Offering:
 
     def run(self, offer: Callable[[Waiting], Offer]) -> None:
         """Offer until the sender is full or nothing is left."""
-        if self._newest(offer):
+        if self._within is not None or self._newest(offer):
             self._oldest(offer)
 
     def _newest(self, offer: Callable[[Waiting], Offer]) -> bool:
+        earlier: set[int] = set()
         for id in self._newest_ids():
             record = chunks.one(self._connection, id)
             if record is None:
                 raise StoreDamaged(f"reading {id} is missing")
-            if not self._offer(offer, record):
+            answer = self._offer(offer, record)
+            if answer is Offer.FULL:
                 return False
+            if answer is Offer.EARLIER:
+                earlier.add(record.series)
+        return not earlier or self._before(earlier, offer)
+
+    def _before(self, series: set[int], offer: Callable[[Waiting], Offer]) -> bool:
+        """The newest of these that were not offered yet."""
+        for record in chunks.backwards(self._connection, self._index.top - LOOK_BACK):
+            if record.series in series and self._waits(self._lines[record.series], record.n):
+                answer = self._offer(offer, record)
+                if answer is Offer.FULL:
+                    return False
+                if answer is not Offer.EARLIER:
+                    series.remove(record.series)
+                    if not series:
+                        break
         return True
 
     def _newest_ids(self) -> Iterable[int]:
@@ -85,18 +105,29 @@ class Offering:
         barren = self._index.barren.setdefault(self._sender, set())
         if any(line.parked for line in self._lines.values()):
             barren = set()  # a parked series may have its value anywhere
+        first, last = self._seconds()
         blocks = [
             number
             for number, block in self._index.blocks.items()
             if block.open and number not in barren
-        ]
+            and block.earliest <= last and block.latest >= first
+        ]  # fmt: skip
         for _, _, record in in_order(self._index, blocks, self._read):
-            if record.series not in self._probed and not self._offer(offer, record):
+            if record.series in self._probed:
+                continue
+            if self._offer(offer, record) is Offer.FULL:
                 return
+
+    def _seconds(self) -> tuple[int, int]:
+        if self._within is None:
+            return -(1 << 62), 1 << 62
+        first, last = self._within
+        return -(-first // 1000), last // 1000
 
     def _read(self, number: int) -> list[tuple[int, int, Record]]:
         chosen = []
         barren = True
+        first, last = self._seconds()
         for record in chunks.block(self._connection, number):
             line = self._mine.get(record.series)
             if line is None or line.spans.state_of(record.n):
@@ -105,6 +136,7 @@ class Offering:
                 barren = False
             if (
                 line.id in self._lines
+                and first <= record.stamp <= last
                 and record.tag not in self._offered
                 and record.tag not in self._index.flying
             ):
@@ -118,13 +150,13 @@ class Offering:
         free = tagged not in self._index.flying and tagged not in self._offered
         return free and not line.spans.state_of(n)
 
-    def _offer(self, offer: Callable[[Waiting], Offer], record: Record) -> bool:
+    def _offer(self, offer: Callable[[Waiting], Offer], record: Record) -> Offer:
         line = self._lines[record.series]
         tagged = record.tag
         self._offered.add(tagged)
-        if line.parked:
+        if line.parked and self._within is None:
             self._probed.add(line.id)
         answer = offer(Waiting(record.id, line.series.key, record.stamp * 1000, record.value))
         if answer is Offer.TAKEN:
             self.taken[record.id] = tagged
-        return answer is not Offer.FULL
+        return answer

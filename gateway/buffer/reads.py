@@ -16,7 +16,7 @@ from gateway.buffer.outbox import Offering
 from gateway.buffer.views import ExportRow, GapLine, ParkedLine
 from gateway.clock import Instant
 from gateway.errors import StoreUnavailable
-from gateway.metering.reading import Counts, KeptSample, Offer, Reading, SeriesKey, Waiting
+from gateway.metering.reading import Counts, KeptSample, Offer, Reading, Series, SeriesKey, Waiting
 
 T = TypeVar("T")
 
@@ -57,6 +57,12 @@ class Reads:
     async def waiting(self, sender: str) -> int:
         """How many values of a sender could be sent now."""
         return await self._call(lambda _, index: views.waiting(index, sender))
+
+    async def series(self, sender: str) -> Mapping[SeriesKey, Series]:
+        """What a sender sends, configured or not any more."""
+        return await self._call(
+            lambda _, index: {line.series.key: line.series for line in index.of_sender(sender)}
+        )
 
     async def pending_by_sender(self) -> Mapping[str, tuple[int, Instant | None]]:
         """Of each sender: pending values, and the oldest stamp that may be sent."""
@@ -147,11 +153,12 @@ class ReadOnlyStore(Reads):
         *,
         only: frozenset[SeriesKey] | None = None,
         probes: frozenset[SeriesKey] = frozenset(),
+        within: tuple[Instant, Instant] | None = None,
     ) -> None:
         """Offer what the sender would be offered; nothing is taken out."""
         await self._call(
             lambda connection, index: Offering(
-                connection, index, sender, only=only, probes=probes
+                connection, index, sender, only=only, probes=probes, within=within
             ).run(offer)
         )
 

@@ -210,13 +210,15 @@ class Store(Reads):
         *,
         only: frozenset[SeriesKey] | None = None,
         probes: frozenset[SeriesKey] = frozenset(),
+        within: tuple[Instant, Instant] | None = None,
     ) -> None:
         """Offer what a sender may send: the newest of each series, then the oldest first.
 
         `offer` is called in the buffer's thread. What it takes is in flight until `settle` or
         `release_flight`. `only`: no other series. `probes`: parked series that give one value.
+        `within`: nothing but stamps from the one to the other, all of them, the oldest first.
         """
-        await self._run(self._collect, sender, offer, only, probes, set())
+        await self._run(self._collect, sender, offer, only, probes, within, set())
 
     async def settle(self, sender: str, settlements: Sequence[Settlement], slot: bytes) -> None:
         """Write what became of a request, and the sender's slot, in one transaction.
@@ -400,10 +402,13 @@ class Store(Reads):
         offer: Callable[[Waiting], Offer],
         only: frozenset[SeriesKey] | None,
         probes: frozenset[SeriesKey],
+        within: tuple[Instant, Instant] | None,
         offered: set[int],
     ) -> None:
-        index = self._index
-        offering = Offering(self._db, index, sender, only=only, probes=probes, offered=offered)
+        offering = Offering(
+            self._db, self._index, sender,
+            only=only, probes=probes, within=within, offered=offered,
+        )  # fmt: skip
         try:
             offering.run(offer)
         except schema.SUSPECT as error:

@@ -18,6 +18,8 @@ from datetime import datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+from attrs import frozen
+
 from gateway.clock import DAY, MINUTE, SECOND, Instant, Millis
 
 
@@ -78,6 +80,35 @@ def count_boundaries(after: Instant, until: Instant, every: Millis, zone: ZoneIn
             after = next_boundary(after, every, zone)
             total += after <= until
     return total
+
+
+@frozen
+class Repeat:
+    """What the site's clock shows twice: from `start` to `turn`, and again from there to `end`."""
+
+    start: Instant
+    turn: Instant
+    end: Instant
+
+    @property
+    def length(self) -> Millis:
+        """How far the clock goes back."""
+        return self.turn - self.start
+
+
+@lru_cache(maxsize=64)
+def repeats(since: Instant, until: Instant, zone: ZoneInfo) -> tuple[Repeat, ...]:
+    """Where the site's clock goes back between two instants, oldest first. Looks once a day."""
+    found = []
+    offset = _offset(since, zone)
+    while since < until:
+        day = min(since + DAY, until)
+        was, offset = offset, _offset(day, zone)
+        if offset < was:
+            turn = _jump(since, day, zone)
+            found.append(Repeat(turn - (was - offset), turn, turn + (was - offset)))
+        since = day
+    return tuple(found)
 
 
 def window(every: Millis) -> Millis:

@@ -220,6 +220,8 @@ class Offer(Enum):
     TAKEN = "taken"
     SKIP = "skip"
     """Not this one; go on with the others."""
+    EARLIER = "earlier"
+    """Not this one; if it is the newest of its series, the one before it stands in for it."""
     FULL = "full"
     """No more."""
 

@@ -167,6 +167,60 @@ async def test_only_the_series_asked_for_are_offered(path: Path) -> None:
     await store.close()
 
 
+async def test_of_a_stretch_of_time_all_is_offered_the_oldest_first_of_probes_too(
+    path: Path,
+) -> None:
+    store = await filled(store_at(path), 3, range(9_000 // 3))  # more than two blocks
+    key = series(0).key
+    await store.settle("basement", [Settlement(key, "park_series", (), "404")], b"")
+    within = (START + 20 * HOUR - 999, START + 23 * HOUR)
+    offered: list[Waiting] = []
+
+    def offer(waiting: Waiting) -> Offer:
+        offered.append(waiting)
+        return Offer.SKIP
+
+    await store.collect("basement", offer, within=within)
+    hours = [(w.stamp - START) // HOUR for w in offered]
+    assert hours == [20, 20, 21, 21, 22, 22, 23, 23]
+    await store.collect("basement", offer, within=within, probes=frozenset({key}))
+    assert [w.key for w in offered[8:]].count(key) == 4
+    assert len(offered) == 8 + 12
+    await store.close()
+
+
+async def test_in_place_of_a_newest_value_that_has_to_wait_the_one_before_it_comes_first(
+    path: Path,
+) -> None:
+    store = await filled(store_at(path), 2, range(6))
+    parked = series(1).key
+    await store.settle("basement", [Settlement(parked, "park_series", (), "404")], b"")
+    offered: list[tuple[str, int]] = []
+
+    def offer(waiting: Waiting) -> Offer:
+        hour = (waiting.stamp - START) // HOUR
+        offered.append((waiting.key.meter_id, hour))
+        return Offer.EARLIER if hour > 3 else Offer.TAKEN
+
+    await store.collect("basement", offer, probes=frozenset({parked}))
+    name, probed = series(0).key.meter_id, parked.meter_id
+    newest = [(name, 5), (probed, 5), (probed, 4), (name, 4), (probed, 3), (name, 3)]
+    assert offered == [*newest, (name, 0), (name, 1), (name, 2)]
+    assert (await store.counts()).in_flight == 5
+    await store.close()
+
+
+async def test_the_series_of_a_sender_are_known_after_they_left_the_configuration(
+    path: Path,
+) -> None:
+    store = await filled(store_at(path), 2, range(1))
+    await store.declare([series(1)])
+    found = await store.series("basement")
+    assert set(found.values()) == {series(0), series(1)}
+    assert await store.series("attic") == {}
+    await store.close()
+
+
 async def test_held_readings_wait_but_are_not_offered_until_released(path: Path) -> None:
     store = await filled(store_at(path), 1, range(2))
     await store.append(Commit((reading(0, 2, held="implausible"), reading(0, 3))))

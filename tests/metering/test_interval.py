@@ -18,6 +18,7 @@ from gateway.metering.interval import (
     next_boundary,
     next_poll,
     previous_boundary,
+    repeats,
     window,
 )
 
@@ -128,6 +129,29 @@ def test_no_multiple_within_an_interval_but_one_that_is_shown_again_too_soon(whe
             local = datetime.fromtimestamp(inside / 1000, zone)
             assert local.fold
             assert local.replace(fold=0).timestamp() * 1000 > inside - every
+
+
+@given(anywhere, st.sampled_from([n * MINUTE for n in (1, 5, 10, 15, 20, 30, 60, 120, 1440)]))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_two_boundaries_are_shown_alike_only_where_the_clock_repeats_itself(where, every):
+    zone, at = where
+    found, seen, boundaries = set(), {}, set()
+    boundary = at - 4 * HOUR
+    while boundary < at + 4 * HOUR:
+        boundary = next_boundary(boundary, every, zone)
+        text = datetime.fromtimestamp(boundary // 1000, zone).replace(tzinfo=None)
+        if text in seen:
+            found.add((seen[text], boundary))
+        seen[text] = boundary
+        boundaries.add(boundary)
+    told = set()
+    for repeat in repeats(at - 3 * DAY, at + 3 * DAY, zone):
+        assert repeat.turn - repeat.start == repeat.end - repeat.turn == repeat.length > 0
+        for first in boundaries if every <= repeat.length else ():
+            second = first + repeat.length
+            if repeat.start <= first < repeat.turn and second in boundaries:
+                told.add((first, second))
+    assert found == told
 
 
 @given(anywhere, st.sampled_from([5 * MINUTE, 15 * MINUTE, HOUR, 6 * HOUR, DAY]), st.integers(0, 9))
