@@ -1,7 +1,7 @@
 """What a pty refuses: what a port is asked for instead, byte by byte, as the kernel documents it.
 
 The port is a pty, but its parity, low latency, RS-485 direction and exclusive use are those of a
-UART that records what it is asked for. No such hardware was at hand: see docs/reference/not-proved.md.
+UART that records what it is asked for. No such hardware was at hand: docs/reference/not-proved.md.
 """
 
 from __future__ import annotations
