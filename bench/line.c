@@ -125,6 +125,7 @@ int main(int argc, char **argv)
         if (!answers)
             continue;
         modbus_set_slave(ctx, request[0]); /* it waits for the next request meanwhile */
+        tcflush(inside, TCIFLUSH);         /* what a stranger wrote to its port is no answer */
         if (write(inside, request, REQUEST) != REQUEST)
             return 1;
         int count = request[4] << 8 | request[5];

@@ -2,7 +2,7 @@
 
     python -m bench.run [NAME …] [--short] [--json] [--note TEXT]
 
-Without names all of them, about 20 minutes. A bench that cannot run here says what it needs and
+Without names all of them, about 25 minutes. A bench that cannot run here says what it needs and
 stands in the table with that reason. Figures of the benches not named stay as they were, with
 their date. `--short`: a look that everything works; nothing is written.
 """
@@ -29,6 +29,7 @@ from bench.processes import HERE
 BENCHES = (
     "wire",
     "dead_unit",
+    "half_dead",
     "plans",
     "tcp_cpu",
     "fleet",
