@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from gateway.energinet.response import Poster, Response
 from gateway.energinet.settings import EnerginetSettings, Secret
 
 
 class LateClient:
-    """Imports httpx only once something is sent: that takes as long as starting up."""
+    """Imports httpx only once something is sent: that takes as long as starting up, and so is done
+    in a thread, while meters are asked on.
+    """
 
     def __init__(self, settings: EnerginetSettings) -> None:
         self._settings = settings
@@ -16,7 +20,11 @@ class LateClient:
     async def post(self, data: bytes, token: Secret, *, deadline: float) -> Response:
         """As `Client.post`."""
         if self._client is None:
-            from gateway.energinet.client import Client
-
-            self._client = Client(self._settings)
+            self._client = await asyncio.to_thread(_client, self._settings)
         return await self._client.post(data, token, deadline=deadline)
+
+
+def _client(settings: EnerginetSettings) -> Poster:
+    from gateway.energinet.client import Client
+
+    return Client(settings)
