@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final
@@ -19,10 +20,14 @@ from gateway.config.settings import GatewayConfig
 from gateway.control import ControlServer, socket_path
 from gateway.errors import ConfigurationError, GatewayError, NotPermitted, StoreError
 from gateway.logbook import log, set_up
+from gateway.metering.settings import MeterSettings
+from gateway.modbus.looking import asked_for
+from gateway.modbus.plan import Read
 from gateway.modbus.poller import Ask, Poller
+from gateway.modbus.settings import BusSettings
 from gateway.plant import Plant, meter_named, sender_named
 from gateway.service import InstanceLock, Systemd, leave, on_signals
-from gateway.status import Status, accepted_view, meter_view, report_view
+from gateway.status import Status, accepted_view, looked_view, meter_view, report_view
 from gateway.summary import Summary
 
 _HEARTBEAT: Final = 10.0
@@ -276,6 +281,7 @@ class Gateway:
         return {
             "status": self._on_status,
             "read": self._on_read,
+            "look": self._on_look,
             "send": self._on_send,
             "accept": self._on_accept,
         }
@@ -289,6 +295,16 @@ class Gateway:
         sample = await plant.answer(plant.read(meter.name))
         link = plant.pollers[meter.settings.bus].link()
         return meter_view(meter.settings, sample, link)
+
+    async def _on_look(self, request: Mapping[str, Any]) -> Any:
+        """None where this gateway does not ask there."""
+        plant = self.plant
+        bus = plant.bus_at(str(request.get("bus")))
+        if bus is None:
+            return None
+        poller = plant.pollers[bus.name]
+        unit, reads = asked_for(request.get("unit"), request.get("reads"), bus.link.framing)
+        return looked_view(await plant.answer(poller.look(unit, reads)), poller.link())
 
     def _on_lend(self, request: Mapping[str, Any]) -> AbstractAsyncContextManager[str | None]:
         return self.plant.lend(str(request.get("bus")))
@@ -349,6 +365,22 @@ async def read_meter(config: GatewayConfig, name: str) -> dict[str, Any]:
     finally:
         await poller.close()
     return meter_view(settings, done.samples[0], poller.link())
+
+
+@contextlib.asynccontextmanager
+async def looking(
+    bus: BusSettings, meters: Sequence[MeterSettings], unit: int
+) -> AsyncIterator[Callable[[Sequence[Read]], Awaitable[dict[str, Any]]]]:
+    """Look at registers of a unit over a line of this process's own: the service does not run."""
+    poller = Poller(bus, meters, SystemClock(), random=random.Random())
+
+    async def look(reads: Sequence[Read]) -> dict[str, Any]:
+        return looked_view(await poller.look(unit, reads), poller.link())
+
+    try:
+        yield look
+    finally:
+        await poller.close()
 
 
 async def send_alone(config: GatewayConfig, sender: str | None, *, dry_run: bool) -> Any:

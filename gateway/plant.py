@@ -24,7 +24,7 @@ from gateway.metering.meter import Meter, Outcome
 from gateway.metering.reading import Commit, Sample
 from gateway.modbus.identity import same_serial
 from gateway.modbus.poller import Ask, Poller
-from gateway.modbus.settings import Link, SerialLink
+from gateway.modbus.settings import BusSettings, Link, SerialLink
 from gateway.rounds import BusRounds, restore
 from gateway.schedule import Schedule
 
@@ -186,15 +186,22 @@ class Plant:
         asked = Ask(settings, tuple(registers), by_hand=True)
         return (await self.pollers[settings.bus].round([asked])).samples[0]
 
+    def bus_at(self, where: str) -> BusSettings | None:
+        """The bus with that path, or host and port; None: nobody asks there."""
+        for bus in self.config.buses:
+            if bus.name in self.pollers and _is_at(bus.link, where):
+                return bus
+        return None
+
     @contextlib.asynccontextmanager
     async def lend(self, where: str) -> AsyncIterator[str | None]:
         """Leave the bus with that path, or host and port, alone; its name, None: there is none."""
-        for bus in self.config.buses:
-            if bus.name in self.pollers and _is_at(bus.link, where):
-                async with self.pollers[bus.name].lent():
-                    yield bus.name
-                    return
-        yield None
+        bus = self.bus_at(where)
+        if bus is None:
+            yield None
+            return
+        async with self.pollers[bus.name].lent():
+            yield bus.name
 
     def accept(self, name: str) -> Accepted:
         """Take the meter that answers, and what its counters show, for right. Raises GatewayError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from gateway.buffer.store import Store
 from gateway.clock import Clock, Instant
 from gateway.energinet.uploader import SenderStatus, SendReport
 from gateway.metering.quantity import QUANTITIES
-from gateway.metering.reading import Counts, Sample
+from gateway.metering.reading import Block, Counts, Sample
 from gateway.metering.settings import MeterSettings
 from gateway.metering.source import Source
 from gateway.modbus.health import UnitReport
@@ -76,6 +77,18 @@ def meter_view(settings: MeterSettings, sample: Sample, link: LinkReport) -> dic
             {"function": block.function, "address": block.address, "words": list(block.words)}
             for block in sample.raw.blocks
         ],
+    }
+
+
+def looked_view(answers: Sequence[Block | str], link: LinkReport) -> dict[str, Any]:
+    """What a unit gave when somebody looked at its registers."""
+    return {
+        "answers": [
+            {"fault": answer} if isinstance(answer, str) else {"words": list(answer.words)}
+            for answer in answers
+        ],
+        "link": link.link,
+        "link_error": link.error,
     }
 
 

@@ -469,6 +469,7 @@ def documented_fields(folder: Path) -> None:
         ("send", "--dry-run", "--json"),
         ("check", "--json"),
         ("scan", "plant-room", "--units", "1", "--json"),
+        ("registers", "riser", "1", "--function", "4", "--address", "342", "--json"),
     ):
         done = subprocess.run(
             ["meter-gateway", name, *rest], cwd=folder, capture_output=True, text=True,

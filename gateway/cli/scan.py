@@ -18,11 +18,11 @@ from attrs import evolve
 
 from gateway.cli.output import config_option, counted, print_json
 from gateway.cli.paste import as_yaml, link_view, setting, told, view
+from gateway.cli.places import bus_at
 from gateway.cli.profiles import known_library
 from gateway.cli.spans import shown, span
 from gateway.clock import SystemClock
 from gateway.config import find_path, load
-from gateway.config.addresses import is_host
 from gateway.control import ask, hold, socket_path
 from gateway.errors import GatewayError, LinkDown, TargetUnreachable, TryLater
 from gateway.modbus.bus import Bus
@@ -42,7 +42,7 @@ from gateway.modbus.scanning import (
     settings,
     steps,
 )
-from gateway.modbus.settings import BusSettings, Link, Parity, SerialLink, TcpLink
+from gateway.modbus.settings import BusSettings, Link, Parity, SerialLink
 
 _WAIT_ON_A_LINE: Final = 200  # ms
 _WAIT_ON_TCP: Final = 1000
@@ -95,7 +95,7 @@ def scan(
     the profiles. Prints YAML to paste. Ctrl-C ends it and keeps what was found. Nothing is sent
     but reads. Ends with 0, with 3 where it was ended early, and with 69 where nobody answers.
     """
-    found = _bus(bus, framing, config)
+    found = bus_at(bus, framing, config)
     link = found.link
     profiles = known_library(config).all()
     links: Sequence[Link] = (link,)
@@ -266,29 +266,6 @@ class _Report:
 
 
 # ---------------------------------------------------------------------------------- arguments
-
-
-def _bus(
-    text: str, framing: Literal["rtu", "ascii", "tcp"] | None, config: str | None
-) -> BusSettings:
-    if "/" in text:
-        if framing == "tcp":
-            raise click.UsageError("--framing tcp is for HOST:PORT")
-        return BusSettings("line", SerialLink(text, framing=framing or "rtu"))
-    if match := re.fullmatch(r"\[?(?P<host>[^\[\]]+)\]?:(?P<port>\d{1,5})", text):
-        host, port = match["host"], int(match["port"])
-        if not is_host(host) or not 1 <= port <= 65_535:
-            raise click.UsageError(f"{text} is not an address: write 192.168.10.20:502")
-        return BusSettings("network", TcpLink(host, port, framing or "tcp"))
-    if framing:
-        raise click.UsageError("--framing: the configuration says that of its buses")
-    buses = load(find_path(config), tokens=False).config.buses
-    for bus in buses:
-        if bus.name == text:
-            return bus
-    names = ", ".join(bus.name for bus in buses)
-    hint = f"one of {names}, a port such as /dev/ttyUSB0, or HOST:PORT"
-    raise GatewayError(f'there is no bus "{text}"', hint=hint)
 
 
 def _units(text: str, most: int) -> tuple[int, ...]:
