@@ -64,9 +64,10 @@ class Timetable(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
         if previous_fire_time is not None:
             after = max(after, _instant(previous_fire_time))
         for entry in self.entries.values():
-            if entry.at is None or entry.at <= after:
-                if entry.at is not None:
-                    self._due.append((entry, entry.at))
+            if entry.at is None:
+                entry.at = entry.next(after)
+            elif previous_fire_time is not None and entry.at <= after:
+                self._due.append((entry, entry.at))
                 entry.at = entry.next(after)
         earliest = min(entry.at for entry in self.entries.values() if entry.at is not None)
         return _EPOCH + timedelta(milliseconds=earliest)

@@ -206,6 +206,10 @@ async def test_all_that_is_due_is_said_each_with_its_own_instant():
     assert said == [("two", 2), ("three", 3)]
     await timetable.fire()
     assert len(said) == 2
+    assert timetable.get_next_fire_time(None, at(9)) == at(6)  # set anew while two things are due
+    timetable.get_next_fire_time(at(6), at(9))
+    await timetable.fire()
+    assert said[2:] == [("two", 6), ("three", 6)]
 
 
 def test_the_timetable_never_looks_back():
