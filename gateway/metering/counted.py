@@ -49,8 +49,9 @@ class CounterValues(Values):
         """Since the base: boundaries that were passed over may never have been."""
 
     def offer(self, found: Found, sample: Sample, asked: Instant, formed: Formed) -> None:
-        """Answer the boundary that is due with a sample that was asked for at or after it."""
-        if not self.due <= asked or not self.due <= sample.at <= self.deadline:
+        """Answer the boundary that is due with a sample that was asked for at or after it, and was
+        complete within its window."""
+        if not self.due <= asked or not self.due <= sample.at <= self.deadline - sample.took:
             return
         if found.value is None:
             self.reason = found.reason

@@ -107,6 +107,8 @@ class Sample:
     faults: Mapping[str, str] = field(factory=dict)
     """Register name to the reason why it was not read; a meter that is silent has all of them."""
     synchronised: bool = True
+    took: Millis = 0
+    """From the first of its answers to the last: so much later than `at` a value may be."""
 
 
 @frozen

@@ -65,12 +65,13 @@ class Answer:
         self.blocks: list[Block] = []
         self.faults: dict[str, str] = {}
         self._at = clock.now()
-        self._boottime = clock.boottime()
+        self._boottime = self._until = clock.boottime()
 
     def add(self, blocks: Iterable[Block]) -> None:
         """Answers that can be trusted."""
         if not self.blocks:
             self._at, self._boottime = self._clock.now(), self._clock.boottime()
+        self._until = self._clock.boottime()
         self.blocks.extend(blocks)
 
     @property
@@ -95,6 +96,7 @@ class Answer:
             self.raw,
             self.faults,
             self._clock.synchronised(),
+            self._until - self._boottime if self.blocks else 0,
         )
 
 

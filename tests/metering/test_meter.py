@@ -629,3 +629,14 @@ def test_nothing_is_spread_over_a_time_that_the_clock_leapt_over():
     assert [value for _, value in values(after)] == ["1"]
     following = m.take(energy(leapt + HOUR, "103"), leapt + HOUR)
     assert [value for _, value in values(following)] == ["1"]
+
+
+def test_a_value_that_may_have_been_read_behind_the_window_is_not_taken_for_the_boundary():
+    """Its first answer came in time; the last, which may hold the counter, did not."""
+    m = meter(send("counter"))
+    hourly(m, "100")
+    at = NOON + HOUR + 59 * SECOND
+    slow = m.take(evolve(energy(at, "101"), took=2 * SECOND), NOON + HOUR + 58 * SECOND)
+    assert (slow.readings, m.boundary_registers(at)) == ((), (ENERGY,))
+    quick = m.take(evolve(energy(at, "101"), took=SECOND), NOON + HOUR + 58 * SECOND)
+    assert values(quick) == [(60, "101")]

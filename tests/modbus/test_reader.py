@@ -425,3 +425,11 @@ async def test_the_words_of_a_sunspec_meter_keep_the_addresses_of_the_profile():
     )
     asked.wire_is_true = lambda answer: None  # type: ignore[method-assign]
     assert {block.address for block in (await asked.round()).blocks} == {40072}
+
+
+async def test_a_sample_says_how_long_its_answers_took():
+    asked = Asked((register(0), register(500), register(900)))
+    asked.wire.turnaround = 0.25
+    sample = (await asked.round()).sample("main")
+    assert sample.took == 500
+    assert (await asked.round(register(0))).sample("main").took == 0
