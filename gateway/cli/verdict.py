@@ -104,7 +104,7 @@ def judge(stage: Stage, evidence: Evidence) -> Verdict:
         for key, value in held.items()
         if key not in stored
     ]
-    wrong += _wrong(stage, held)
+    wrong += _wrong(stage, held, evidence.gaps)
     wrong += [f"a limit was broken: {what}" for what in stage.standin.violations]
     counts = evidence.counts
     return Verdict(
@@ -203,15 +203,19 @@ def _why(stage: Stage, began: Instant, line: Line, stamp: Instant) -> str:
 # ---------------------------------------------------------------------------------- is it right?
 
 
-def _wrong(stage: Stage, held: Mapping[Key, Decimal]) -> list[str]:
+def _wrong(stage: Stage, held: Mapping[Key, Decimal], gaps: Iterable[GapLine]) -> list[str]:
     """Each value that its meter did not stand at, and consumptions that do not add up."""
     found = []
+    missing = {(gap.key.meter_id, stamp) for gap in gaps for stamp in _stamps(gap)}
     for (meter_id, stamp), value in held.items():
         line = stage.lines.get(meter_id)
         if line is None:
             found.append(f"{_place(stage, (meter_id, stamp))}: {value}")
             continue
-        low, high = bounds(stage.meters[line.meter], line, stamp)
+        since = stamp
+        while (meter_id, since - EVERY) in missing:  # what moved meanwhile is in this one
+            since -= EVERY
+        low, high = bounds(stage.meters[line.meter], line, stamp, since)
         if not low <= value <= high:
             found.append(f"{_place(stage, (meter_id, stamp))}: {value} is not in {low} to {high}")
     return found + _not_adding_up(stage, held)
@@ -233,8 +237,10 @@ def _not_adding_up(stage: Stage, held: Mapping[Key, Decimal]) -> list[str]:
     return found
 
 
-def bounds(meter: SimulatedMeter, line: Line, at: Instant) -> tuple[Decimal, Decimal]:
-    """What a right value of this stamp lies between."""
+def bounds(
+    meter: SimulatedMeter, line: Line, at: Instant, since: Instant
+) -> tuple[Decimal, Decimal]:
+    """What a right value of this stamp lies between; a consumption may be reckoned from `since`."""
 
     def true(moment: Instant) -> Decimal:
         value = meter.value(line.quantity, moment)
@@ -245,7 +251,7 @@ def bounds(meter: SimulatedMeter, line: Line, at: Instant) -> tuple[Decimal, Dec
         return true(at), true(at + LATEST)
     end = at + EVERY  # the others are stamped at the start of their interval
     if line.as_ == "consumption":
-        return true(end) - true(at + LATEST), true(end + LATEST) - true(at)
+        return true(end) - true(at + LATEST), true(end + LATEST) - true(since)
     step = 100
     seen = [true(moment) for moment in range(at, end + LATEST + step, step)]
     return min(seen), max(seen)

@@ -56,7 +56,7 @@ class Show:
         if line.as_ == "consumption":
             counter = self.line(line.meter)
             return self.right(counter, stamp + EVERY) - self.right(counter, stamp)
-        return bounds(self.stage.meters[line.meter], line, stamp)[0]
+        return bounds(self.stage.meters[line.meter], line, stamp, stamp)[0]
 
     def hold(self, line: Line, stamp: Instant, value: Decimal) -> None:
         key = SeriesKey("", line.meter_id)
@@ -102,9 +102,22 @@ def test_a_show_in_which_all_went_well_is_well(show: Show) -> None:
 THIRD = BEGAN + 3 * EVERY
 
 
+def test_what_moved_over_missing_intervals_belongs_to_the_one_after_them(show: Show) -> None:
+    line, counter = show.line("lift", "consumption"), show.line("lift")
+    show.miss(line, THIRD - 2 * EVERY, "bus_busy", count=2)
+    show.lose(line, THIRD)
+    moved = show.right(counter, THIRD + EVERY) - show.right(counter, THIRD - 2 * EVERY)
+    show.miss(counter, THIRD - EVERY, "bus_busy", count=2)
+    show.hold(line, THIRD, moved)
+    assert show.verdict().ok, told(show.verdict())
+    show.lose(line, THIRD)
+    show.hold(line, THIRD, 3 * moved + 1)
+    assert not show.verdict().ok
+
+
 def too_high(show: Show) -> None:
     line = show.line("main-supply")
-    high = bounds(show.stage.meters[line.meter], line, THIRD)[1]
+    high = bounds(show.stage.meters[line.meter], line, THIRD, THIRD)[1]
     falsify(show, line, high + Decimal("0.01"))
 
 
@@ -173,7 +186,7 @@ def stored_but_not_delivered(show: Show) -> None:
 
 def delivered_otherwise_than_stored(show: Show) -> None:
     line = show.line("main-supply", "mean")
-    low, high = bounds(show.stage.meters[line.meter], line, THIRD)
+    low, high = bounds(show.stage.meters[line.meter], line, THIRD, THIRD)
     show.take(line, THIRD, (low + high) / 2)
 
 
