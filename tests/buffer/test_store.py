@@ -609,6 +609,8 @@ async def test_samples_that_never_get_a_time_go_oldest_first(path: Path) -> None
     for first in range(0, 20_000, 500):
         some = tuple(sample(m, right=False) for m in range(first, first + 500))
         await store.append(Commit(samples=some))
+        if first % 2_500:
+            continue
         kept = [one.sample.boottime // MINUTE for _, one in await store.samples()]
         assert kept == list(range(kept[0], first + 500))
         assert len(kept) > min(3_000, first)
