@@ -122,6 +122,8 @@ class _Talk:
         self._began = 0.0
         """When the first byte of the request came."""
         self._quiet_since = 0.0
+        self._busy: dict[int, float] = {}
+        """When each unit has sent its last answer: it answers its requests in turn."""
         self._to_send: list[tuple[float, int, float, bytes]] = []
         """When it is handed over, a number in their order, when its last bit came, the bytes."""
         self._number = 0
@@ -166,9 +168,9 @@ class _Talk:
             line.ignored += 1
             return
         reply = reply_to(meter, frame, pdu, link.framing, 0, at, self._draw)
-        start = end + line.turnaround
+        start = max(end + line.turnaround, self._busy.get(unit, 0.0))
         for pause, piece in reply.pieces:
-            start = self._schedule(piece, start + pause, link)
+            start = self._busy[unit] = self._schedule(piece, start + pause, link)
 
     def _meter(self, unit: int, speed: int) -> SimulatedMeter | None:
         for meter in self._line.meters:

@@ -193,6 +193,21 @@ def test_bytes_take_their_time_on_a_line_and_a_meter_its_turnaround() -> None:
     assert min(took) < 1.5 * least
 
 
+def test_a_meter_that_is_late_answers_its_requests_in_turn_and_holds_no_other_up() -> None:
+    late = SimulatedMeter(SDM, 1, wall(), faults=[Fault("late", 0, 1000, seconds=2)])
+    line = SimulatedLine([late, SimulatedMeter(SDM, 2, wall())], SerialLink("", 115200))
+    with port(line, 115200) as opened:
+        for unit, count in ((1, 2), (2, 4), (1, 6)):  # the last when it would answer at once
+            if count == 6:
+                time.sleep(max(0.0, (late.started + 1100 - wall()) / 1000))
+            opened.write(request(unit, Read(4, 0, count)))
+            time.sleep(0.02)
+        answers = opened.read(9 + 13 + 17)
+    assert [answers[:3], answers[13:16], answers[22:25]] == [
+        bytes((2, 4, 8)), bytes((1, 4, 4)), bytes((1, 4, 12))
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("size", "character", "fifo", "latency", "pieces"),
     [
