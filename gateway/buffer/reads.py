@@ -87,7 +87,9 @@ class Reads:
     async def slot(self, sender: str) -> bytes | None:
         """What a sender's slot was last saved as; None: it never asked.
 
-        One that asked must have had a slot: where damage took it, this is empty, and not None.
+        Empty, and not None, where it may have asked all the same: what it sent was confirmed, but
+        damage took its slot; or there is a slot of a sender with nothing to send any more, of
+        which this may be another name.
         """
 
         def read(connection: sqlite3.Connection, index: Index) -> bytes | None:
@@ -95,7 +97,8 @@ class Reads:
             if sender in slots:
                 return slots[sender][1]
             asked = any(state[:1] == "c" for x in index.of_sender(sender) for state in x.totals)
-            return b"" if asked else None
+            at_work = {line.series.sender for line in index.lines.values() if line.listed}
+            return b"" if asked or slots.keys() - at_work else None
 
         return await self._call(read)
 

@@ -126,6 +126,18 @@ async def test_settling_confirms_parks_and_returns_and_keeps_the_slot_with_it(pa
     await again.close()
 
 
+async def test_a_sender_that_may_be_another_one_renamed_has_a_slot_of_which_nothing_is_known(
+    path: Path,
+) -> None:
+    store = await filled(store_at(path), 2, [0])
+    assert await store.slot("basement") is None
+    await store.keep_slot("basement", b"asked")
+    assert await store.slot("attic") is None
+    await store.declare([series(0, "cellar"), series(1, "cellar")])
+    assert await store.slot("cellar") == b""
+    await store.close()
+
+
 async def test_a_slot_is_kept_by_itself(path: Path) -> None:
     store = await filled(store_at(path), 1, range(1))
     await store.keep_slot("basement", b"one")
