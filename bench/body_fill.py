@@ -25,6 +25,7 @@ from gateway.buffer.store import Store
 from gateway.clock import HOUR
 from gateway.energinet.batch import Batch, Body
 from gateway.energinet.limits import MAX_BODY
+from gateway.energinet.twins import Twins
 from gateway.metering.reading import Commit, Offer, Reading, Series, SeriesKey, Settlement, Waiting
 
 START = 1_760_000_400_000
@@ -35,7 +36,9 @@ class Filling:
     """One body on its way: takes `rows` values at most, and remembers that something was left."""
 
     def __init__(self, limit: int, rows: int) -> None:
-        self.body = Body(limit=limit, zone=ZoneInfo("Europe/Oslo"), timestamps="local")
+        self.body = Body(
+            limit=limit, zone=ZoneInfo("Europe/Oslo"), timestamps="local", twins=Twins()
+        )
         self.left = False
         self._room = rows
 

@@ -348,8 +348,9 @@ _event(
     "upload.ambiguous",
     "warning",
     "sender meters values",
-    "The site's clock showed this time twice, and a stamp without an offset has one name for both. "
-    "The later values were parked as `dst`: sent, they would replace the earlier ones.",
+    "The site's clock showed this time twice, and a stamp without an offset has one name for both: "
+    "two values become one. These came more than a day later, when the others had been sent alone, "
+    "and were parked as `dst`: sent, they would replace them.",
     "Set `timestamps: offset` or `utc` if Energinet takes them from you.",
 )
 _event(

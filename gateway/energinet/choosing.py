@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
 from attrs import frozen
 
-from gateway.clock import MINUTE, Clock, Instant, Millis
+from gateway.clock import DAY, MINUTE, Clock, Instant, Millis
 from gateway.energinet.batch import Batch, Body
 from gateway.energinet.limits import oldest_allowed
 from gateway.energinet.settings import EnerginetSettings
 from gateway.energinet.slot import SlotState
+from gateway.energinet.twins import PATIENCE, Night, Twins, with_more
 from gateway.energinet.verdicts import A_DAY, on_trial, probes_due
-from gateway.metering.reading import Offer, SeriesKey, Waiting
+from gateway.metering.interval import repeats
+from gateway.metering.reading import Offer, Series, SeriesKey, Waiting
 
 _STEP: Final[Millis] = MINUTE
 """Wall and boot time that move apart by more than this were set apart."""
+
+_SMALLEST_VALUE: Final = 22
+"""Bytes that a value without an offset takes in a body at least."""
 
 
 class Offers(Protocol):
@@ -32,7 +37,10 @@ class Offers(Protocol):
         *,
         only: frozenset[SeriesKey] | None = None,
         probes: frozenset[SeriesKey] = frozenset(),
+        within: tuple[Instant, Instant] | None = None,
     ) -> None: ...
+
+    async def series(self, sender: str) -> Mapping[SeriesKey, Series]: ...
 
 
 @frozen
@@ -64,16 +72,23 @@ class Chooser:
         """
         now = self._clock.now()
         oldest = oldest_allowed(now)
-        if self._clock_can_be_trusted():
+        trusted = self._clock_can_be_trusted()
+        if trusted:
             await self._offers.expire(oldest)
         due = probes_due(state, now, self._settings.request_interval)
         probes = frozenset(key for key in parked if key.meter_id in due)
+        limit = min(state.limit or self._settings.max_payload, self._settings.max_payload)
+        twins = Twins()
+        if self._settings.timestamps == "local":
+            twins = await self._twins(
+                state, probes, now, most=limit // _SMALLEST_VALUE, sure=trusted
+            )
         while True:
-            limit = self._settings.max_payload
             body = Body(
-                limit=min(state.limit or limit, limit),
+                limit=limit,
                 zone=self._zone,
                 timestamps=self._settings.timestamps,
+                twins=twins,
                 caps=state.caps,
                 oldest=oldest,
                 newest=now,
@@ -83,6 +98,12 @@ class Chooser:
             if walk.later and not walk.full:
                 later = frozenset(walk.later)
                 await self._offers.collect(self._sender, walk.offer_more, only=later)
+            for night in twins.nights:
+                if owed := body.owed(night.repeat):
+                    within = night.repeat.start, night.repeat.end
+                    await self._offers.collect(
+                        self._sender, body.claim, only=owed, probes=probes, within=within
+                    )
             batch = body.encode()
             if batch.values or not state.suspects:
                 break
@@ -92,7 +113,28 @@ class Chooser:
         if not walk.full and not state.suspects:  # all that waits was offered
             state.missing = [name for name in state.missing if name in walk.names]
             state.caps = {name: cap for name, cap in state.caps.items() if name in walk.names}
+        state.alone = with_more(state.alone, batch.alone, oldest)
         return Chosen(batch, walk.full or bool(state.suspects or state.missing or state.caps))
+
+    async def _twins(
+        self,
+        state: SlotState,
+        probes: frozenset[SeriesKey],
+        now: Instant,
+        *,
+        most: int,
+        sure: bool,
+    ) -> Twins:
+        """What waits of every hour that the site's clock has shown twice."""
+        today = now // DAY * DAY
+        nights = []
+        for repeat in repeats(oldest_allowed(today) - DAY, today + 2 * DAY, self._zone):
+            over = sure and now >= repeat.end + repeat.length + PATIENCE
+            night = Night(repeat, over, state.alone_since <= repeat.start, most)
+            within = repeat.start, repeat.end - 1
+            await self._offers.collect(self._sender, night.see, probes=probes, within=within)
+            nights.append(night)
+        return Twins(nights, await self._offers.series(self._sender), state.alone)
 
     def _clock_can_be_trusted(self) -> bool:
         """May values be parked for their age? Not for a day after the clock was set."""
@@ -112,6 +154,8 @@ class _Walk:
     def __init__(self, body: Body, state: SlotState) -> None:
         self.names: set[str] = set()
         """MeterIDs that have something waiting."""
+        self._begun: set[str] = set()
+        """MeterIDs whose newest was offered, or the value in its place."""
         self.later: set[SeriesKey] = set()
         """Whose backlog has not been offered to the body yet."""
         self.full = False
@@ -122,8 +166,9 @@ class _Walk:
 
     def offer(self, waiting: Waiting) -> Offer:
         name = waiting.key.meter_id
-        first = name not in self.names
+        first = name not in self._begun
         self.names.add(name)
+        self._begun.add(name)
         if self._trial and name not in self._trial:
             return Offer.SKIP
         if first and name in self._passed_over:
@@ -131,7 +176,10 @@ class _Walk:
         if not first and name in self._missing:
             self.later.add(waiting.key)
             return Offer.SKIP
-        return self.offer_more(waiting)
+        answer = self.offer_more(waiting)
+        if first and answer is Offer.EARLIER:
+            self._begun.remove(name)
+        return answer
 
     def offer_more(self, waiting: Waiting) -> Offer:
         taken = self._body.offer(waiting)

@@ -62,6 +62,10 @@ class SlotState:
     """MeterIDs whose one value of a body is the oldest this time, not the newest."""
     ever: bool = False
     """Was there a request before?"""
+    alone: dict[str, list[list[int]]] = field(factory=dict)
+    """What went alone of hours that the site's clock repeats: `Alone` of twins.py."""
+    alone_since: Instant = 0
+    """What went alone of earlier ones is not known."""
 
     def wait(self, now: Now) -> Millis:
         """How long until the next request may go."""
@@ -106,8 +110,14 @@ class SlotState:
             fields: dict[str, Any] = json.loads(data)
             if fields.pop("version") != _VERSION:
                 raise ValueError("another version")
+            fields.setdefault("alone_since", now.wall)
             return cls(**fields)
         except (ValueError, TypeError, KeyError, AttributeError):
-            state = cls()
-            state.hold(now, span)
-            return state
+            return cls.lost(now, span)
+
+    @classmethod
+    def lost(cls, now: Now, span: Millis) -> SlotState:
+        """One of which nothing is known: a request may have been made a moment ago."""
+        state = cls(alone_since=now.wall)
+        state.hold(now, span)
+        return state

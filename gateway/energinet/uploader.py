@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import random
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -117,11 +118,12 @@ class Uploader:
         """New readings were stored."""
         if self._since is None:
             self._since = self._clock.monotonic()
+        self._resting_until = 0.0
         self._poked.set()
 
     async def hold(self) -> None:
         """The slot was lost: a request may have been made a moment ago. Before `run`."""
-        self._state.hold(self._now(), self._whole_slot)
+        self._state = SlotState.lost(self._now(), self._whole_slot)
         self._loaded = True
         await self._outbox.keep_slot(self.sender.name, self._state.pack())
 
@@ -176,7 +178,8 @@ class Uploader:
             await self._load()
             await self._look_what_is_parked()
             if dry_run:
-                chosen = await self._chooser.choose(self._state, self._parked)
+                state = copy.deepcopy(self._state)
+                chosen = await self._chooser.choose(state, self._parked)
                 await self._outbox.release_flight(self.sender.name)
                 return await self._report(chosen.batch)
             if wait := self._state.wait(self._now()):
@@ -223,7 +226,7 @@ class Uploader:
             await self._pause(min(wait, interval / _LOOKS) / 1000)
             return False
         if (rest := self._resting_until - self._clock.monotonic()) > 0:
-            await self._pause(rest)
+            await self._pause(rest, wake=self._poked)
             return False
         await self._look_what_is_parked()
         due = probes_due(self._state, self._clock.now(), interval)
@@ -270,13 +273,16 @@ class Uploader:
             raise
 
     async def _nothing(self, batch: Batch) -> SendReport:
-        """What waits may not be sent now; look again later. No slot is used for that."""
-        if batch.ambiguous:
+        """What waits may not be sent now; look again later, or when there is more. No slot is used
+        for that."""
+        if batch.late:
             await self._settle(batch, [])
         else:
             await self._outbox.release_flight(self.sender.name)
-        interval = self._settings.request_interval / 1000
-        self._resting_until = self._clock.monotonic() + interval
+        self._since = None
+        if not self._poked.is_set():  # nothing was stored since it looked
+            interval = self._settings.request_interval / 1000
+            self._resting_until = self._clock.monotonic() + interval
         return await self._report(batch)
 
     async def _request(self, chosen: Chosen, token: Secret) -> SendReport:
@@ -316,7 +322,7 @@ class Uploader:
     async def _settle(self, batch: Batch, settlements: list[Settlement]) -> None:
         aside = [
             Settlement(key, "parked", tuple(value.id for value in values), "dst")
-            for key, values in batch.ambiguous.items()
+            for key, values in batch.late.items()
         ]
         await self._outbox.settle(self.sender.name, [*settlements, *aside], self._state.pack())
         if aside:

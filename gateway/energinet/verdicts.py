@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from gateway.clock import Instant, Millis
 from gateway.energinet.answer import Answer, Row, Verdict
@@ -70,6 +70,7 @@ def apply(
         out.slots = min(max(asked / interval, 1.0), A_DAY)
     elif row is Row.SERVER:
         out.slots = _patience(state.failures, random)
+    out.settlements = [evolve(one, ids=batch.readings(one.ids)) for one in out.settlements]
     # Either way: a clock that was set back must not keep it small for years.
     if state.limit and abs(now - state.limit_since) >= A_DAY * interval:
         raised = state.limit * 11 // 10

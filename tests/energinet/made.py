@@ -22,7 +22,7 @@ from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
 from gateway.energinet.standin import PATH, Request, StandIn
 from gateway.energinet.uploader import Uploader
 from gateway.errors import NoAnswer
-from gateway.metering.reading import Commit, Reading, Series, SeriesKey
+from gateway.metering.reading import As, Commit, Reading, Series, SeriesKey
 from tests.clocks import FakeClock
 
 T = TypeVar("T")
@@ -41,9 +41,16 @@ def settings(**more: object) -> EnerginetSettings:
     return EnerginetSettings(**(fields | more))  # type: ignore[arg-type]
 
 
-def series(meter_id: str, sender: str = SENDER, import_name: str = "") -> Series:
+def series(
+    meter_id: str,
+    sender: str = SENDER,
+    import_name: str = "",
+    *,
+    as_: As = "counter",
+    every: Millis = HOUR,
+) -> Series:
     key = SeriesKey(import_name, meter_id)
-    return Series(key, "main", "active_energy_import_total", "counter", HOUR, sender)
+    return Series(key, "main", "active_energy_import_total", as_, every, sender)
 
 
 def readings(meter_id: str, stamps: Sequence[Instant], import_name: str = "") -> Commit:
@@ -103,14 +110,17 @@ Script = Callable[[bytes], Reply | None]
 class World:
     """True time, this machine's clocks, the buffer file, a sender, and Energinet."""
 
-    def __init__(self, path: Path, **more: object) -> None:
+    def __init__(
+        self, path: Path, *, start: Instant = START, zone: str = ZONE, **more: object
+    ) -> None:
         self.settings = settings(**more)
         self.path = path
-        self.clock = FakeClock(START, boottime=1_000_000)
-        self._base = START - 1_000_000
+        self.zone = zone
+        self.clock = FakeClock(start, boottime=1_000_000)
+        self._base = start - 1_000_000
         self._boots = 1
         self.standin = StandIn(
-            {TOKEN: SENDER}, window=self.settings.request_interval, zone=ZONE, now=self.true
+            {TOKEN: SENDER}, window=self.settings.request_interval, zone=zone, now=self.true
         )
         self.script: Script = lambda _: None
         self.sent: list[Sent] = []
@@ -136,7 +146,7 @@ class World:
             self.store,
             self,
             self.clock,
-            ZoneInfo(ZONE),
+            ZoneInfo(self.zone),
             random.Random(1),
         )
         if opened.slots_lost:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.energinet.batch import Body, number, stamp_text
+from gateway.energinet.twins import Twins
 from gateway.metering.reading import Offer, SeriesKey, Waiting
 
 OSLO = ZoneInfo("Europe/Oslo")
@@ -23,7 +24,7 @@ def waiting(id: int, meter: str, stamp: int, value: str) -> Waiting:
 
 
 def body(limit: int = 500_000, **more: object) -> Body:
-    return Body(limit=limit, zone=OSLO, timestamps="local", **more)  # type: ignore[arg-type]
+    return Body(limit=limit, zone=OSLO, timestamps="local", twins=Twins(), **more)  # type: ignore[arg-type]
 
 
 def test_a_body_has_the_documented_form() -> None:
@@ -62,27 +63,13 @@ def test_seconds_stand_in_a_stamp_only_where_they_are_not_zero(timestamps: str, 
 AUTUMN = 1_698_537_600_000  # 2023-10-29T00:00Z, 02:00 in Oslo; an hour later it is 02:00 again
 
 
-def test_the_repeated_hour_keeps_the_first_value_and_never_sends_the_second() -> None:
-    made = body()
-    first, again = waiting(1, "m", AUTUMN, "1"), waiting(2, "m", AUTUMN + HOUR, "2")
-    assert made.offer(again) is Offer.TAKEN
-    assert made.offer(first) is Offer.TAKEN
-    assert made.offer(waiting(3, "m", AUTUMN + 2 * HOUR, "3")) is Offer.TAKEN
-    batch = made.encode()
-    assert (
-        batch.data == b'[{"meterID":"m","values":[["2023-10-29T02:00",1],["2023-10-29T03:00",3]]}]'
-    )
-    assert batch.ambiguous == {again.key: (again,)}
-    assert batch.count == 2
-
-
 @pytest.mark.parametrize("timestamps", ["offset", "utc"])
 def test_with_an_offset_both_values_of_the_repeated_hour_are_sent(timestamps: str) -> None:
-    made = Body(limit=10_000, zone=OSLO, timestamps=timestamps)  # type: ignore[arg-type]
+    made = Body(limit=10_000, zone=OSLO, timestamps=timestamps, twins=Twins())  # type: ignore[arg-type]
     assert made.offer(waiting(1, "m", AUTUMN, "1")) is Offer.TAKEN
     assert made.offer(waiting(2, "m", AUTUMN + HOUR, "2")) is Offer.TAKEN
     assert made.encode().count == 2
-    assert not made.encode().ambiguous
+    assert not made.encode().late
 
 
 def test_what_is_in_the_future_or_too_old_is_passed_over() -> None:
@@ -126,7 +113,7 @@ def test_a_cap_holds_for_its_meter_only() -> None:
 def test_a_body_is_within_its_limit_and_loses_and_repeats_nothing(
     rows: list[tuple[int, int, Decimal]], limit: int, timestamps: str
 ) -> None:
-    made = Body(limit=limit, zone=OSLO, timestamps=timestamps)  # type: ignore[arg-type]
+    made = Body(limit=limit, zone=OSLO, timestamps=timestamps, twins=Twins())  # type: ignore[arg-type]
     taken: dict[int, Waiting] = {}
     full = False
     for id, (meter, second, value) in enumerate(rows):

@@ -392,22 +392,6 @@ async def test_after_a_413_bodies_are_half_as_large_and_grow_by_a_tenth_a_day(
     await world.end()
 
 
-async def test_the_second_value_of_a_repeated_hour_is_parked_and_replaces_nothing(
-    world: World, expected_events: Expected
-) -> None:
-    expected_events("upload.ambiguous")
-    autumn = 1_761_436_800_000  # 2025-10-26T00:00Z, 02:00 in Oslo; an hour later it is 02:00 again
-    stamps = [autumn + nth * HOUR for nth in range(-2, 4)]
-    await world.store.append(readings("7", stamps))
-    world.uploader.poke()
-    await world.slots(2)
-    assert await counted(world) == {"pending": 0, "confirmed": 5, "parked": 1}
-    assert [line.reason for line in await world.store.parked()] == ["dst"]
-    assert world.standin.received["7"]["2025-10-26T02:00"] == value_of("7", autumn)
-    assert world.standin.violations == []
-    await world.end()
-
-
 async def test_a_value_older_than_five_years_is_parked_and_never_sent(
     world: World, expected_events: Expected
 ) -> None:
@@ -502,6 +486,17 @@ async def test_one_request_waits_for_the_whole_round(tmp_path: Path) -> None:
     assert world.sent == []
     await world.clock.pass_(3)
     assert [sorted(sent.values) for sent in world.sent] == [["7", "8"]]
+    await world.end()
+
+
+async def test_what_is_stored_while_something_has_to_wait_goes_at_once(tmp_path: Path) -> None:
+    world = await World(tmp_path / "readings.db", linger=30_000).start(series("7"), series("8"))
+    await world.store.append(readings("7", [START + HOUR]))  # its time has not come
+    await world.slots(1.05)
+    assert world.sent == []
+    await world.store_hours("8", 1)
+    await world.clock.pass_(32)
+    assert [list(one.values) for one in world.sent] == [["8"]]
     await world.end()
 
 

@@ -6,13 +6,14 @@ import random
 from decimal import Decimal
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.energinet.answer import Answer, Row, Verdict
 from gateway.energinet.batch import Batch
 from gateway.energinet.limits import REQUEST_INTERVAL, SMALLEST_BODY
-from gateway.energinet.slot import SlotState
+from gateway.energinet.slot import Now, SlotState
 from gateway.energinet.verdicts import (
     A_DAY,
     HOUR,
@@ -196,6 +197,14 @@ def test_a_single_value_refused_three_times_is_parked_and_no_other() -> None:
     assert outcomes(out) == {"a": ["kept"]}
 
 
+@pytest.mark.parametrize("verdict", [OK, MISSING, SHORT, REFUSED])
+def test_what_becomes_of_a_value_becomes_of_both_readings_it_is_made_of(verdict: Verdict) -> None:
+    sent = evolve(batch(a=2, b=1), twins={2: 7})
+    out = applied(listed(a=verdict, b=OK), sent, SlotState())
+    settled = {one.key.meter_id: one.ids for one in out.settlements if one.ids}
+    assert settled == {"a": (1, 2, 7), "b": (3,)}
+
+
 def test_newest_and_oldest_take_turns_while_one_value_is_sent() -> None:
     state = SlotState(caps={"a": 1, "b": 2})
     turns = []
@@ -363,4 +372,4 @@ def test_whatever_comes_nothing_is_confirmed_that_no_answer_confirmed(
         else:
             assert not parked, "three meters never stand alone"
         assert state.limit == 0 or SMALLEST_BODY <= state.limit < LIMIT
-        assert SlotState.unpack(state.pack(), None, 0) == state  # type: ignore[arg-type]
+        assert SlotState.unpack(state.pack(), Now("", 0, now, synchronised=True), 0) == state

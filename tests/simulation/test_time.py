@@ -153,6 +153,51 @@ def test_the_night_of_the_change_of_time_has_each_interval_once(
     play(story, tmp_path, begin, zone=zone)
 
 
+@pytest.mark.parametrize(
+    ("zone", "turn", "back"),
+    [
+        ("Europe/Oslo", "2026-10-25T01:00", HOUR),
+        ("Australia/Lord_Howe", "2026-04-04T15:00", 30 * MINUTE),
+    ],
+)
+def test_without_an_offset_the_hour_that_is_shown_twice_keeps_its_energy(
+    tmp_path: Path, zone: str, turn: str, back: int
+) -> None:
+    """With a restart between the two passes."""
+    turned = instant(turn)
+    first, last = turned - 2 * HOUR, turned + 2 * HOUR
+    gone, there = turned - 13 * MINUTE, turned - 3 * MINUTE
+
+    async def story(world: World) -> None:
+        await world.bus("plant", {"main": ()}, poll="15 min")
+        path = world.write(timestamps="local")
+        async with world.running(path):
+            await world.clock.at(gone)
+        await world.clock.at(there)
+        async with world.running(path) as gateway:
+            await world.clock.at(last + 12 * MINUTE)
+            counts = await gateway.store.check_counts()
+        assert counts.balanced
+        assert (counts.pending, counts.parked, counts.dropped) == (0, 0, {})
+        assert counts.confirmed == counts.stored
+        counter, moved = world.received("main"), world.received("main-moved")
+        begin, end = min(moved), max(moved) + QUARTER
+        assert sum(moved.values()) == counter[end] - counter[begin]
+        # Under a stamp that was shown twice there is what moved in two quarters, and the later
+        # reading of the counter.
+        for stamp in quarters(turned - back, turned - QUARTER):
+            assert moved[stamp] > 0
+            low, high = (world.shown("main", stamp + back + by) for by in (0, MINUTE))
+            assert low <= counter[stamp] <= high
+        written_once = set(quarters(first, last)) - set(quarters(turned, turned + back - QUARTER))
+        assert set(counter) == written_once
+        assert world.standin.violations == []
+        accepted = [(one.meter_id, one.stamp) for one in world.standin.accepted]
+        assert len(accepted) == len(set(accepted)), "sent twice"
+
+    play(story, tmp_path, first - 2 * MINUTE, zone=zone)
+
+
 def test_a_daily_value_spans_the_long_and_the_short_day(tmp_path: Path) -> None:
     start = instant("2026-10-24T21:59")  # a minute before midnight in Oslo
 
