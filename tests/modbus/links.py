@@ -286,6 +286,9 @@ class Device:
             writer.transport.abort()
 
 
+BACK_AFTER = 85.0
+"""Seconds: the longest back-off with its jitter, a connection that does not come about, and a poll.
+"""
 WAYS = ("refused", "reset", "accepted, then closed", "black hole", "mute", "half open")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.clock import DAY, HOUR, SECOND
 from gateway.modbus.settings import TcpLink
-from tests.modbus.links import WAYS, Device, asked, broken, in_virtual_time, replugged
+from tests.modbus.links import BACK_AFTER, WAYS, Device, asked, broken, in_virtual_time, replugged
 
 
 def test_an_adapter_is_replugged_a_thousand_times(
@@ -62,5 +62,5 @@ def test_a_connection_fails_in_every_way_for_a_week(
             )
             assert worst <= 8
             assert later <= 3
-            assert took <= 75
+            assert took <= BACK_AFTER
         print()
