@@ -20,11 +20,14 @@ import pytest
 from attrs import define, field
 
 from gateway.clock import SystemClock
+from gateway.config import Library
 from gateway.errors import LinkDown
 from gateway.modbus import ports
 from gateway.modbus.bus import Bus
 from gateway.modbus.plan import Read
+from gateway.modbus.served import SimulatedLine, wall
 from gateway.modbus.settings import BusSettings, SerialLink
+from gateway.modbus.simulator import SimulatedMeter
 from tests.modbus.lines import at_once, line
 
 # <asm-generic/ioctls.h>
@@ -122,6 +125,22 @@ async def test_a_port_that_knows_no_low_latency_or_exclusive_use_is_used_all_the
     uart.refuses = (TIOCGSERIAL, TIOCEXCL)
     await asked_over()
     assert not uart.asked
+
+
+async def test_an_adapter_that_holds_bytes_back_for_16_ms_is_read_all_the_same() -> None:
+    """As FTDI's do where that cannot be switched off; on a line whose meter is strict."""
+    meter = SimulatedMeter(Library(None).get("eastron-sdm630"), 1, wall())
+    line = SimulatedLine([meter], SerialLink("", 9600), latency=0.016, fifo=62, strict=True)
+    link = SerialLink(line.open(), 9600)
+    bus = Bus(BusSettings("riser", link), SystemClock(), random=random.Random(1))
+    await bus.open()
+    try:
+        for count in (2, 4, 6, 12, 30, 2, 30):
+            assert len((await bus.read(1, Read(4, 0, count), timeout=2)).words) == count
+    finally:
+        await bus.close()
+        line.close()
+    assert (line.requests, line.ignored) == (7, 0)
 
 
 async def test_the_kernel_switches_the_direction_only_where_that_is_asked_for(uart: Uart) -> None:
