@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,14 +18,10 @@ from gateway.config.settings import GatewayConfig
 from gateway.control import ControlServer, socket_path
 from gateway.errors import ConfigurationError, GatewayError, NotPermitted, StoreError
 from gateway.logbook import log, set_up
-from gateway.metering.settings import MeterSettings
-from gateway.modbus.looking import asked_for
-from gateway.modbus.plan import Read
-from gateway.modbus.poller import Ask, Poller
-from gateway.modbus.settings import BusSettings
-from gateway.plant import Plant, meter_named, sender_named
+from gateway.plant import Plant
+from gateway.questions import Questions
 from gateway.service import InstanceLock, Systemd, leave, on_signals
-from gateway.status import Status, accepted_view, looked_view, meter_view, report_view
+from gateway.status import Status
 from gateway.summary import Summary
 
 _HEARTBEAT: Final = 10.0
@@ -108,7 +102,7 @@ class Gateway:
     async def _open(self) -> int:
         patience = asyncio.create_task(self._ask_for_patience())
         try:
-            return await open_buffer(self.store, self.plant)
+            return await self.plant.open()
         finally:
             patience.cancel()
 
@@ -120,8 +114,9 @@ class Gateway:
             self._systemd.notify(extended, "STATUS=opening the buffer")
 
     async def _serve(self, pending: int) -> None:
-        leases = {"lend": self._on_lend}
-        control = ControlServer(socket_path(self.config.buffer.path), self._verbs(), leases)
+        asked = Questions(lambda: self.plant, self.status)
+        at = socket_path(self.config.buffer.path)
+        control = ControlServer(at, asked.verbs(), asked.leases())
         beside: list[asyncio.Task[None]] = []
         try:
             await self.plant.start()
@@ -275,50 +270,6 @@ class Gateway:
             except Exception as error:  # the border of an hour
                 log_failure("hourly", error)
 
-    # ------------------------------------------------------------------------------ for commands
-
-    def _verbs(self) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
-        return {
-            "status": self._on_status,
-            "read": self._on_read,
-            "look": self._on_look,
-            "send": self._on_send,
-            "accept": self._on_accept,
-        }
-
-    async def _on_status(self, _: Mapping[str, Any]) -> Any:
-        return await self.status()
-
-    async def _on_read(self, request: Mapping[str, Any]) -> Any:
-        plant = self.plant
-        meter = meter_named(plant.meters, str(request.get("meter")))
-        sample = await plant.answer(plant.read(meter.name))
-        link = plant.pollers[meter.settings.bus].link()
-        return meter_view(meter.settings, sample, link)
-
-    async def _on_look(self, request: Mapping[str, Any]) -> Any:
-        """None where this gateway does not ask there."""
-        plant = self.plant
-        bus = plant.bus_at(str(request.get("bus")))
-        if bus is None:
-            return None
-        poller = plant.pollers[bus.name]
-        unit, reads = asked_for(request.get("unit"), request.get("reads"), bus.link.framing)
-        return looked_view(await plant.answer(poller.look(unit, reads)), poller.link())
-
-    def _on_lend(self, request: Mapping[str, Any]) -> AbstractAsyncContextManager[str | None]:
-        return self.plant.lend(str(request.get("bus")))
-
-    async def _on_accept(self, request: Mapping[str, Any]) -> Any:
-        name = str(request.get("meter"))
-        return accepted_view(name, self.plant.accept(name))
-
-    async def _on_send(self, request: Mapping[str, Any]) -> Any:
-        plant = self.plant
-        uploader = sender_named(plant, request.get("sender"))
-        dry_run = bool(request.get("dry_run"))
-        return report_view(await plant.answer(uploader.once(dry_run=dry_run)))
-
 
 async def run_service(path: Path, config: GatewayConfig) -> int:
     """`meter-gateway run`: the service until a signal; its exit code."""
@@ -339,62 +290,3 @@ async def run_service(path: Path, config: GatewayConfig) -> int:
     if threading.active_count() > 1:  # one that waits for a name server holds nobody up
         leave(0)
     return 0
-
-
-async def open_buffer(store: Store, plant: Plant) -> int:
-    """Open the buffer for the senders of a plant; how many values are pending.
-
-    Raises NotPermitted, StoreError.
-    """
-    opened = await store.open()
-    if opened.slots_lost:
-        for uploader in plant.uploaders.values():
-            await uploader.hold()
-    return opened.pending
-
-
-async def read_meter(config: GatewayConfig, name: str) -> dict[str, Any]:
-    """What a meter shows, asked by this process itself: the service does not run."""
-    settings = meter_named({meter.name: meter for meter in config.meters}, name)
-    bus = next(bus for bus in config.buses if bus.name == settings.bus)
-    poller = Poller(bus, [settings], SystemClock(), random=random.Random())
-    profile = settings.profile
-    registers = dict.fromkeys(part for q in profile.quantities() for part in profile.needs(q))
-    try:
-        done = await poller.round([Ask(settings, tuple(registers), by_hand=True)])
-    finally:
-        await poller.close()
-    return meter_view(settings, done.samples[0], poller.link())
-
-
-@contextlib.asynccontextmanager
-async def looking(
-    bus: BusSettings, meters: Sequence[MeterSettings], unit: int
-) -> AsyncIterator[Callable[[Sequence[Read]], Awaitable[dict[str, Any]]]]:
-    """Look at registers of a unit over a line of this process's own: the service does not run."""
-    poller = Poller(bus, meters, SystemClock(), random=random.Random())
-
-    async def look(reads: Sequence[Read]) -> dict[str, Any]:
-        return looked_view(await poller.look(unit, reads), poller.link())
-
-    try:
-        yield look
-    finally:
-        await poller.close()
-
-
-async def send_alone(config: GatewayConfig, sender: str | None, *, dry_run: bool) -> Any:
-    """`send` without a running service: the buffer is ours for as long as it takes."""
-    with InstanceLock(Path(f"{config.buffer.path}.lock")):
-        clock = SystemClock(assume_synchronised=config.clock.assume_synchronised)
-        store = Store(config.buffer, clock)
-        plant = Plant(config, store, clock, random.Random())
-        await open_buffer(store, plant)
-        try:
-            series = [one for meter in plant.meters.values() for one in meter.series()]
-            await store.declare(series)
-            report = await sender_named(plant, sender).once(dry_run=dry_run)
-            await plant.stop()
-        finally:
-            await store.close()
-    return report_view(report)

@@ -105,6 +105,17 @@ class Plant:
         self._seen: dict[str, _Seen] = {}
         self._ending = False
 
+    async def open(self) -> int:
+        """Open the buffer for the senders; how many values are pending.
+
+        Raises NotPermitted, StoreError.
+        """
+        opened = await self._store.open()
+        if opened.slots_lost:
+            for uploader in self.uploaders.values():
+                await uploader.hold()
+        return opened.pending
+
     async def start(self) -> None:
         """Go on from what is stored. Raises StoreError."""
         series = [one for meter in self.meters.values() for one in meter.series()]

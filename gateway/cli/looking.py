@@ -67,7 +67,7 @@ async def looking_at(
         yield ask_service
         return
 
-    from gateway.app import looking
+    from gateway.questions import looking
 
     meters = [m for m in config.meters if m.bus == bus.name] if config is not None else []
     LOGGER.addHandler(quiet := logging.NullHandler())  # that the line is down ends the command

@@ -129,7 +129,7 @@ def _source(settings: GatewayConfig, name: str) -> Callable[[], View]:
         try:
             view: View = ask(address, "read", timeout=60, meter=name)
         except NotRunning:
-            from gateway.app import read_meter
+            from gateway.questions import read_meter
 
             view = asyncio.run(read_meter(settings, name))
         return view

@@ -48,7 +48,7 @@ def send(
         if dry_run or buffer_of(settings) is None:
             view = asyncio.run(_look(settings, sender))
         else:
-            from gateway.app import send_alone
+            from gateway.questions import send_alone
 
             view = asyncio.run(send_alone(load(path).config, sender, dry_run=False))
     if as_json:
