@@ -47,22 +47,27 @@ def release(index: Index, keys: Iterable[SeriesKey]) -> tuple[Change, int]:
     return change, sum(change.release(line) for line in lines if line is not None)
 
 
-def expire(connection: sqlite3.Connection, index: Index, before: int) -> tuple[Change, int]:
-    """Park what waits, held or not, with a stamp before `before` (s), and how many they are."""
+def expire(
+    connection: sqlite3.Connection, index: Index, before: int, after: int
+) -> tuple[Change, int]:
+    """Park what waits, held or not, with a stamp before `before` or after `after` (s); how many."""
     change = Change(index)
     count = 0
     for number, block in index.blocks.items():
-        if not block.open or block.earliest >= before:
+        if not block.open or (block.earliest >= before and block.latest <= after):
             continue
-        found: dict[int, dict[int, int]] = {}
+        old: dict[int, dict[int, int]] = {}
+        ahead: dict[int, dict[int, int]] = {}
         for record in chunks.block(connection, number):
             line = index.lines[record.series]
-            if record.stamp >= before or record.tag in index.flying:
+            if before <= record.stamp <= after or record.tag in index.flying:
                 continue
             if unsettled(line.spans.state_of(record.n)):
+                found = old if record.stamp < before else ahead
                 found.setdefault(line.id, {})[record.n] = record.id
-        for series, readings in found.items():
-            count += change.mark(index.lines[series], readings, parked("too_old"))
+        for found, reason in ((old, "too_old"), (ahead, "in_future")):
+            for series, readings in found.items():
+                count += change.mark(index.lines[series], readings, parked(reason))
     return change, count
 
 

@@ -199,9 +199,10 @@ class Store(Reads):
 
     # ---------------------------------------------------------------------------------- sending
 
-    async def expire(self, before: Instant) -> int:
-        """Park what waits with a stamp older than this as `too_old`; how many."""
-        return await self._run(self._expire, before)
+    async def expire(self, before: Instant, after: Instant = 1 << 62) -> int:
+        """Park what waits with a stamp before the one as `too_old`, and after the other as
+        `in_future`; how many."""
+        return await self._run(self._expire, before, after)
 
     async def collect(
         self,
@@ -391,8 +392,8 @@ class Store(Reads):
         pruning.make_room(self._db, self._index, self._settings.max_size, self._transaction)
         files.lay_ballast(self._path)
 
-    def _expire(self, before: Instant) -> int:
-        change, count = settling.expire(self._db, self._index, -(-before // 1000))
+    def _expire(self, before: Instant, after: Instant) -> int:
+        change, count = settling.expire(self._db, self._index, -(-before // 1000), after // 1000)
         self._change(change)
         return count
 

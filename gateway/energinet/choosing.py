@@ -28,7 +28,7 @@ _SMALLEST_VALUE: Final = 22
 class Offers(Protocol):
     """What choosing needs of the buffer."""
 
-    async def expire(self, before: Instant) -> int: ...
+    async def expire(self, before: Instant, after: Instant) -> int: ...
 
     async def collect(
         self,
@@ -74,7 +74,8 @@ class Chooser:
         oldest = oldest_allowed(now)
         trusted = self._clock_can_be_trusted()
         if trusted:
-            await self._offers.expire(oldest)
+            # What lies ahead of a clock that is right was stamped while it was wrong.
+            await self._offers.expire(oldest, now + DAY)
         due = probes_due(state, now, self._settings.request_interval)
         probes = frozenset(key for key in parked if key.meter_id in due)
         limit = min(state.limit or self._settings.max_payload, self._settings.max_payload)
@@ -113,7 +114,7 @@ class Chooser:
         if not walk.full and not state.suspects:  # all that waits was offered
             state.missing = [name for name in state.missing if name in walk.names]
             state.caps = {name: cap for name, cap in state.caps.items() if name in walk.names}
-        state.alone = with_more(state.alone, batch.alone, oldest)
+        state.alone = with_more(state.alone, batch.alone, oldest if trusted else 0)
         return Chosen(batch, walk.full or bool(state.suspects or state.missing or state.caps))
 
     async def _twins(
@@ -130,10 +131,12 @@ class Chooser:
         nights = []
         for repeat in repeats(oldest_allowed(today) - DAY, today + 2 * DAY, self._zone):
             over = sure and now >= repeat.end + repeat.length + PATIENCE
-            night = Night(repeat, over, state.alone_since <= repeat.start, most)
+            known = state.alone_since <= repeat.start
+            night = Night(repeat, self._zone, self._settings.label, over, known, most)
             within = repeat.start, repeat.end - 1
             await self._offers.collect(self._sender, night.see, probes=probes, within=within)
             nights.append(night)
+            most -= night.names  # no body can hold more of them all
         return Twins(nights, await self._offers.series(self._sender), state.alone)
 
     def _clock_can_be_trusted(self) -> bool:

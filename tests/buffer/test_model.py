@@ -155,15 +155,17 @@ class Buffer(RuleBasedStateMachine):
         assert count == len(held)
         self.states.update(dict.fromkeys(held, PENDING))
 
-    @rule(back=st.integers(0, 60))
-    def expire(self, back: int) -> None:
-        before = START + (self.moment - back) * HOUR
+    @rule(back=st.integers(0, 60), ahead=st.integers(-5, 5))
+    def expire(self, back: int, ahead: int) -> None:
+        before, after = START + (self.moment - back) * HOUR, START + (self.moment + ahead) * HOUR
         old = [
             row
             for row, state in self.states.items()
-            if state in (PENDING, HELD) and row[1] < before and row not in self.flying.values()
+            if state in (PENDING, HELD)
+            and not before <= row[1] <= after
+            and row not in self.flying.values()
         ]
-        assert self.run(self.store.expire(before)) == len(old)
+        assert self.run(self.store.expire(before, after)) == len(old)
         self.states.update(dict.fromkeys(old, PARKED))
 
     @rule(later=st.integers(0, 40))

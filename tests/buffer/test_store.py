@@ -306,6 +306,15 @@ async def test_the_last_reading_of_each_series_comes_back_with_its_words(path: P
     await again.close()
 
 
+async def test_values_ahead_of_the_limit_are_parked_as_in_the_future(path: Path) -> None:
+    store = await filled(store_at(path), 2, range(10))
+    assert await store.expire(START, START + 7 * HOUR) == 4
+    assert await store.expire(START, START + 7 * HOUR) == 0
+    assert max(w.stamp for w in await take(store)) == START + 7 * HOUR
+    assert {line.reason for line in await store.parked()} == {"in_future"}
+    assert await store.counts() == await store.check_counts()
+
+
 async def test_values_older_than_the_limit_are_parked_as_too_old(path: Path) -> None:
     store = await filled(store_at(path), 2, range(10))
     await store.append(Commit((reading(0, 10),)))

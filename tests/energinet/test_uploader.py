@@ -405,6 +405,19 @@ async def test_a_value_older_than_five_years_is_parked_and_never_sent(
     await world.end()
 
 
+async def test_a_value_that_lies_ahead_of_a_clock_that_is_right_is_parked_and_never_sent(
+    world: World, expected_events: Expected
+) -> None:
+    """It was stamped while the clock was wrong, and must not go when that time comes."""
+    await world.store.append(readings("7", [START, START + HOUR, START + 400 * DAY]))
+    world.uploader.poke()
+    await world.slots(1)
+    assert await counted(world) == {"pending": 1, "confirmed": 1, "parked": 1}
+    assert [line.reason for line in await world.store.parked()] == ["in_future"]
+    assert world.standin.violations == []
+    await world.end()
+
+
 async def test_a_clock_not_synchronised_parks_nothing_for_its_age_and_sends_no_future(
     tmp_path: Path,
 ) -> None:
