@@ -194,7 +194,7 @@ def _screen(view: View) -> Iterable[str]:
             (
                 sender["name"],
                 str(sender["pending"]),
-                sender["next_request"] or ("when there is something" if "last" in sender else ""),
+                sender["next_request"] or _when(sender),
                 _LAST.get(last := sender.get("last", ""), last),
             )
             for sender in view["senders"]
@@ -203,6 +203,13 @@ def _screen(view: View) -> Iterable[str]:
     for parked in view["parked"]:
         count = counted(parked["count"], "value")
         yield f"parked   {parked['meterID']}: {count}, {parked['reason']}"
+
+
+def _when(sender: View) -> str:
+    """Where the slot is free."""
+    if "last" not in sender:  # the service does not run
+        return ""
+    return "soon" if sender["pending"] else "when there is something"
 
 
 def _errors(meter: View) -> str:

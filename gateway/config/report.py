@@ -38,9 +38,11 @@ def closest(text: str, known: Iterable[str]) -> str | None:
         return None
     by_folded = {word.casefold(): word for word in known}
     folded = text.strip().casefold()
-    # Another order or another joint: energy_active_import for active_energy_import.
-    parts = sorted(re.split(r"[\s_-]+", folded))
-    found = [word for word in by_folded if sorted(re.split(r"[\s_-]+", word)) == parts][:1]
+    # Another order or another joint: energy_active_import for active_energy_import; and the total
+    # rather than that of a phase.
+    parts = re.split(r"[\s_-]+", folded)
+    meant = (sorted(parts), sorted([*parts, "total"]))
+    found = [word for word in by_folded if sorted(re.split(r"[\s_-]+", word)) in meant][:1]
     if not found:
         found = get_close_matches(folded, by_folded, n=1, cutoff=0.65)
     return by_folded[found[0]] if found else None
