@@ -238,9 +238,12 @@ class SimulatedEndpoint:
     _server: asyncio.Server | None = None
     _clients: set[asyncio.StreamWriter] = field(factory=set)
     _talks: set[asyncio.Task[None]] = field(factory=set)
+    _draw: random.Random = field(factory=random.Random)
+    """One for all connections: else each new one would begin with the same faults."""
 
     async def open(self) -> int:
         """Listen; the port."""
+        self._draw = random.Random(self.seed)
         self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self.port
@@ -280,7 +283,6 @@ class SimulatedEndpoint:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         by_unit: Mapping[int, SimulatedMeter] = {meter.unit: meter for meter in self.meters}
-        draw = random.Random(self.seed)
         data = b""
         while new := await reader.read(1024):
             data += new
@@ -292,7 +294,9 @@ class SimulatedEndpoint:
                 if meter is None or not pdu:
                     continue
                 await asyncio.sleep(self.turnaround)
-                reply = reply_to(meter, frame, pdu, self.framing, transaction, self.now(), draw)
+                reply = reply_to(
+                    meter, frame, pdu, self.framing, transaction, self.now(), self._draw
+                )
                 if reply.drop or self._off():
                     return
                 for pause, piece in reply.pieces:
