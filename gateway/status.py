@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from gateway import __version__
 from gateway.buffer.store import Store
-from gateway.clock import Clock, Instant
+from gateway.buffer.views import GapLine
+from gateway.clock import DAY, Clock, Instant
 from gateway.energinet.uploader import SenderStatus, SendReport
 from gateway.metering.quantity import QUANTITIES
-from gateway.metering.reading import Block, Counts, Sample
+from gateway.metering.reading import Block, Counts, Sample, SeriesKey
 from gateway.metering.settings import MeterSettings
 from gateway.metering.source import Source
 from gateway.modbus.health import UnitReport
@@ -40,6 +41,18 @@ def counts_view(counts: Counts) -> dict[str, Any]:
         "held": counts.held,
         "balanced": counts.balanced,
     }
+
+
+def missing_view(
+    gaps: Iterable[GapLine], meters: Mapping[SeriesKey, str]
+) -> dict[str, dict[str, int]]:
+    """Meter to why it misses values to how many."""
+    found: dict[str, dict[str, int]] = {}
+    for gap in gaps:
+        if (meter := meters.get(gap.key)) is not None:
+            reasons = found.setdefault(meter, {})
+            reasons[gap.reason] = reasons.get(gap.reason, 0) + gap.count
+    return found
 
 
 def meter_view(settings: MeterSettings, sample: Sample, link: LinkReport) -> dict[str, Any]:
@@ -149,6 +162,10 @@ class Status:
         counts = await self._store.counts()
         pending = await self._store.pending_by_sender()
         parked = await self._store.parked()
+        meters = {
+            one.key: one.meter for meter in self._plant.meters.values() for one in meter.series()
+        }
+        missing = missing_view(await self._store.gaps(self._clock.now() - DAY), meters)
         return {
             "service": {
                 "running": True,
@@ -166,7 +183,7 @@ class Status:
             },
             "buses": [self._bus(poller.link()) for poller in self._plant.pollers.values()],
             "meters": [
-                self._meter(report, poller.link())
+                self._meter(report, poller.link()) | {"missing": missing.get(report.meter, {})}
                 for poller in self._plant.pollers.values()
                 for report in poller.units()
             ],

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from gateway.cli.output import buffer_of, config_option, counted, print_json
-from gateway.clock import Instant
+from gateway.clock import DAY, Instant
 from gateway.config import buffer_path, find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.control import NotRunning, ask, socket_path
@@ -69,11 +69,13 @@ async def _at_rest(settings: GatewayConfig) -> View:
     from gateway.clock import SystemClock
     from gateway.energinet.slot import Now, SlotState
     from gateway.metering.reading import Counts
-    from gateway.status import counts_view, iso
+    from gateway.status import counts_view, iso, missing_view
 
     clock = SystemClock(assume_synchronised=settings.clock.assume_synchronised)
     now = Now(clock.boot_id, clock.boottime(), clock.now(), clock.synchronised())
     counts, pending, parked, last = Counts(), {}, [], {}
+    missing: dict[str, dict[str, int]] = {}
+    meters = {send.key: meter.name for meter in settings.meters for send in meter.send}
     next_request: dict[str, Instant | None] = {}
     path = buffer_of(settings)
     if path is not None:
@@ -84,6 +86,7 @@ async def _at_rest(settings: GatewayConfig) -> View:
             pending = dict(await store.pending_by_sender())
             parked = list(await store.parked())
             last = dict(await store.last())
+            missing = missing_view(await store.gaps(now.wall - DAY), meters)
             for sender in settings.energinet.senders:
                 kept = await store.slot(sender.name)
                 wait = SlotState.unpack(kept, now, settings.energinet.request_interval).wait(now)
@@ -111,6 +114,7 @@ async def _at_rest(settings: GatewayConfig) -> View:
                     for send in meter.send
                     if send.key in last
                 ],
+                "missing": missing.get(meter.name, {}),
             }
             for meter in settings.meters
         ],
@@ -187,6 +191,11 @@ def _screen(view: View) -> Iterable[str]:
         for meter in view["meters"]
         if meter.get("cause")
     )
+    for meter in view["meters"]:
+        if missing := meter["missing"]:
+            why = ", ".join(f"{count} {reason}" for reason, count in missing.items())
+            values = counted(sum(missing.values()), "value")
+            yield f"missing  {meter['name']}: {values} of the last day: {why}"
     yield ""
     yield from _table(
         ("sender", "pending", "next request", "last answer"),

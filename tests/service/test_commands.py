@@ -297,3 +297,25 @@ async def test_send_now_through_the_service_takes_the_slot_and_tells_what_came_o
     assert (view["status"], view["reason"]) == (401, "")
     assert len(site.standin.requests) == 2
     await service.stop()
+
+
+async def test_status_tells_what_is_missing_of_the_last_day_and_why(
+    site: Site, start: Start
+) -> None:
+    await site.meter("main")
+    await site.meter("lift", Fault("silent"))
+    config = site.write()
+    service = await start(config)
+
+    async def missing() -> dict[str, dict[str, int]]:
+        return {meter["name"]: meter["missing"] for meter in (await service.status())["meters"]}
+
+    while not (await missing())["lift"]:
+        await asyncio.sleep(0.2)
+    assert set((await missing())["lift"]) <= {"timeout", "offline"}
+    page = (await command("status", "--config", config)).stdout
+    assert re.search(r"^missing  lift: [1-9]\d* values? of the last day: ", page, re.M)
+    await service.stop()
+    rest = await json_of("status", "--config", config)
+    (lift,) = (meter for meter in rest["meters"] if meter["name"] == "lift")
+    assert lift["missing"]
