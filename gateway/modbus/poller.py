@@ -190,7 +190,7 @@ class Poller:
     async def _round(self, asks: Sequence[Ask]) -> Round:
         began = self._clock.monotonic()
         before = self._tally()
-        order = sorted(asks, key=lambda a: (self._reader(a).unit.silent > 0, not a.urgent))
+        order = sorted(asks, key=self._turn)
         samples = tuple([await self._sample(ask) for ask in order])
         await self._hang_up()
         requests, errors = (now - then for now, then in zip(self._tally(), before, strict=True))
@@ -201,6 +201,11 @@ class Poller:
         link = self._settings.link
         if isinstance(link, TcpLink) and link.disconnect == "after_round":
             await self._wire.close()
+
+    def _turn(self, ask: Ask) -> tuple[bool, bool, float]:
+        """Of the silent ones first who has waited longest: their time is short."""
+        unit = self._reader(ask).unit
+        return unit.silent > 0, not ask.urgent, unit.next_try if unit.silent else 0.0
 
     def _reader(self, ask: Ask) -> MeterReader:
         return self._readers[ask.meter.name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from decimal import Decimal
 
 import pytest
@@ -266,3 +267,17 @@ async def test_what_a_dead_unit_takes_is_a_tenth_from_the_first_minute_on(expect
         await polled.round()
     in_vain = sum(timeout for _, unit, _, timeout in polled.wire.asked if unit == 2)
     assert in_vain <= 6
+
+
+async def test_silent_meters_take_turns_whatever_their_order_in_the_configuration(expected_events):
+    expected_events("meter.offline", "meter.still_offline")
+    polled = Polled(6)
+    polled.dead = {1, 2, 3, 4, 5}
+    began = polled.clock.monotonic()
+    while polled.clock.monotonic() < began + 1800:
+        await polled.round()
+        await polled.clock.sleep(5)
+    asked = Counter(unit for _, unit, _, _ in polled.wire.asked if unit in polled.dead)
+    assert max(asked.values()) <= 1.5 * min(asked.values())
+    second = {unit: [at for at, u, _, _ in polled.wire.asked if u == unit][1] for unit in asked}
+    assert max(second.values()) - began < 120

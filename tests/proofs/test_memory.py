@@ -119,12 +119,12 @@ def test_the_memory_of_500_meters_is_flat_over_a_day(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    meters, hours, poll = (60, 5, "5 min") if short else (500, 24, "1 min")
+    meters, hours = (60, 5) if short else (500, 24)
     monkeypatch.setattr(poller, "Bus", Wire)
     each: list[Memory] = []
 
     async def story(world: World) -> None:
-        async with world.running(configure(tmp_path, world.url, meters, poll)) as gateway:
+        async with world.running(configure(tmp_path, world.url, meters, "5 min")) as gateway:
             for hour in range(1, hours + 1):
                 await world.clock.at(NOON + hour * HOUR + 7 * MINUTE)
                 assert world.standin.violations == []

@@ -306,6 +306,7 @@ async def test_status_tells_what_is_missing_of_the_last_day_and_why(
     await site.meter("lift", Fault("silent"))
     config = site.write()
     service = await start(config)
+    await service.says("gateway.started")
 
     async def missing() -> dict[str, dict[str, int]]:
         return {meter["name"]: meter["missing"] for meter in (await service.status())["meters"]}
