@@ -1,10 +1,11 @@
 """Two values under one name: the hour that the site's clock shows twice, without an offset. Pure.
 
 A stamp of the first pass is written like the one of the second, so the two are sent as one value:
-a counter and `last` keep the later reading, consumption is summed, a mean takes half of each, a
-minimum and a maximum the extreme. Until both wait, either is held. Only a day after that night is
-one alone taken to have no twin, and goes as it is. Which ones did is kept with the slot: a twin
-that comes after that must not replace what was sent, unless its kind keeps the later one anyhow.
+a counter and `last` keep the later reading, consumption is summed, a mean is weighted by how long
+either interval was, a minimum and a maximum take the extreme. Until both wait, either is held.
+Only a day after that night is one alone taken to have no twin, and goes as it is. Which ones did
+is kept with the slot: a twin that comes after that must not replace what was sent, unless its kind
+keeps the later one anyhow.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from typing import Final, TypeAlias
+from zoneinfo import ZoneInfo
 
 from attrs import define, field, frozen
 
 from gateway.clock import DAY, Instant, Millis
-from gateway.metering.interval import Repeat
+from gateway.metering.interval import Repeat, next_boundary, previous_boundary
 from gateway.metering.reading import As, Offer, Series, SeriesKey, Waiting
 from gateway.metering.register import EXACT
+from gateway.metering.settings import Label
 
 PATIENCE: Final[Millis] = DAY
 """A value may be late: a counter that is held, a clock that is not right yet, a stop."""
@@ -54,6 +57,8 @@ class Night:
     """What waits of one stretch that the clock shows twice."""
 
     repeat: Repeat
+    zone: ZoneInfo
+    label: Label
     over: bool
     """Is it certain enough that no more comes?"""
     known: bool
@@ -70,9 +75,14 @@ class Night:
             self._names.setdefault(name, {})[waiting.stamp] = waiting
         return Offer.SKIP
 
-    def fate(self, waiting: Waiting, kind: As, alone: Sequence[Sequence[int]]) -> Fate | Pair:
+    @property
+    def names(self) -> int:
+        """How many of its names are known."""
+        return len(self._names)
+
+    def fate(self, waiting: Waiting, series: Series, alone: Sequence[Sequence[int]]) -> Fate | Pair:
         """What may be done with a value of this stretch."""
-        at, at_first = waiting.stamp, self._first(waiting.stamp)
+        kind, at, at_first = series.as_, waiting.stamp, self._first(waiting.stamp)
         is_second = at != at_first
         at_twin = at_first if is_second else at + self.repeat.length
         waits = self._names.get((waiting.key, at_first), {})
@@ -81,14 +91,22 @@ class Night:
         keeps_later = kind in _KEEP_LATER
         if at_twin in waits and (keeps_later or not (_among(at, alone) or _among(at_twin, alone))):
             first, second = waits[at_first], waits[at_first + self.repeat.length]
-            return Pair(first, second, together(kind, first.value, second.value))
+            lengths = (1, 1)
+            if kind == "mean":
+                lengths = self._length(first, series.every), self._length(second, series.every)
+            return Pair(first, second, together(kind, first.value, second.value, lengths))
         if _among(at, alone):
             return Fate.ALONE
         if _among(at_twin, alone) or (is_second and not self.known):
-            if not (is_second and keeps_later):
-                return Fate.LATE
-            return Fate.ALONE
+            return Fate.ALONE if is_second and keeps_later else Fate.LATE
         return Fate.ALONE if self.over else Fate.HELD
+
+    def _length(self, waiting: Waiting, every: Millis) -> Millis:
+        """How long the interval was of which this is the mean."""
+        at = waiting.stamp
+        if self.label == "start":
+            return next_boundary(at, every, self.zone) - at
+        return at - previous_boundary(at, every, self.zone)
 
     def _first(self, at: Instant) -> Instant:
         return at - self.repeat.length if at >= self.repeat.turn else at
@@ -120,19 +138,27 @@ class Twins:
             # changed, if there is a second value all the same.
             return None if waiting.stamp < repeat.turn else Fate.LATE
         alone = self._alone.get(waiting.key.meter_id, ())
-        return self.nights[nth].fate(waiting, series.as_, alone)
+        return self.nights[nth].fate(waiting, series, alone)
 
 
-def together(kind: As, first: Decimal, second: Decimal) -> Decimal:
-    """One value of two that have the same name."""
+def together(
+    kind: As, first: Decimal, second: Decimal, lengths: tuple[Millis, Millis] = (1, 1)
+) -> Decimal:
+    """One value of two that have the same name; a mean has two digits more than the finer one."""
     if kind in _KEEP_LATER:
         return second
     if kind == "minimum":
         return min(first, second)
     if kind == "maximum":
         return max(first, second)
-    total = EXACT.add(first, second)
-    return total if kind == "consumption" else EXACT.divide(total, Decimal(2))
+    if kind == "consumption":
+        return EXACT.add(first, second)
+    parts = (EXACT.multiply(v, Decimal(n)) for v, n in zip((first, second), lengths, strict=True))
+    exponents = (int(one.as_tuple().exponent) for one in (first, second))
+    return EXACT.quantize(
+        EXACT.divide(EXACT.add(*parts), Decimal(sum(lengths))),
+        Decimal(1).scaleb(min(exponents) - 2),
+    )
 
 
 def with_more(alone: Alone, more: Iterable[Waiting], oldest: Instant) -> dict[str, list[list[int]]]:

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from datetime import datetime
 from decimal import Decimal
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -19,7 +20,7 @@ from gateway.metering.interval import Repeat, next_boundary, repeats
 from gateway.metering.reading import AS, As, Commit, Reading, SeriesKey
 from tests.energinet.made import START, Reply, World, series
 
-EVERIES = (5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 20 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, DAY)
+EVERIES = tuple(n * MINUTE for n in (5, 10, 15, 20, 30, 40, 45, 60, 120, 1440))
 EVENTS = (
     "upload.unanswered", "upload.refused", "upload.missing", "upload.smaller", "upload.ambiguous",
     "upload.short",
@@ -61,6 +62,7 @@ class Course:
     night: Repeat = field(init=False)
     every: Millis = field(init=False)
     readings: list[Stored] = field(factory=list)
+    _zone: ZoneInfo = field(init=False)
     closes: Instant = field(init=False)
     """When what has no twin goes alone."""
 
@@ -70,6 +72,7 @@ class Course:
         self.zone, self.night = draw.choice(nights())
         self.every = draw.choice(EVERIES)
         night, zone = self.night, ZoneInfo(self.zone)
+        self._zone = zone
         self.closes = night.end + night.length + DAY
         around = max(min(4 * self.every, 2 * HOUR), self.every)
         stamps = []
@@ -189,7 +192,7 @@ class Course:
         before = [one for one in some if one.at <= first_sent]
         values = [one.reading.value for one in before]
         if len(before) == 2:
-            expected = _together(kind, *values)
+            expected = self._together(kind, before)
         else:
             expected = values[0]
             collide = self.every <= self.night.length
@@ -208,9 +211,26 @@ class Course:
         assert held == expected
         return later
 
+    def _together(self, kind: As, both: list[Stored]) -> Decimal:
+        first, second = (one.reading.value for one in both)
+        match kind:
+            case "consumption":
+                return first + second
+            case "mean":
+                ends = [next_boundary(one.reading.stamp, self.every, self._zone) for one in both]
+                long = [end - one.reading.stamp for one, end in zip(both, ends, strict=True)]
+                mean = (Fraction(first) * long[0] + Fraction(second) * long[1]) / sum(long)
+                digits = 2 - min(int(v.as_tuple().exponent) for v in (first, second))
+                return Decimal(round(mean * 10**digits)).scaleb(-digits)
+            case "minimum":
+                return min(first, second)
+            case "maximum":
+                return max(first, second)
+        return second
+
     def written(self, at: Instant) -> str:
         """A stamp as people on the site read it off a clock."""
-        local = datetime.fromtimestamp(at // 1000, ZoneInfo(self.zone)).replace(tzinfo=None)
+        local = datetime.fromtimestamp(at // 1000, self._zone).replace(tzinfo=None)
         return local.isoformat(timespec="seconds" if local.second else "minutes")
 
 
@@ -220,16 +240,3 @@ def _entry(one: dict[str, object]) -> dict[str, object]:
         "number_of_values": len(one["values"]),  # type: ignore[arg-type]
         "status": 201,
     }
-
-
-def _together(kind: As, first: Decimal, second: Decimal) -> Decimal:
-    match kind:
-        case "consumption":
-            return first + second
-        case "mean":
-            return (first + second) / 2
-        case "minimum":
-            return min(first, second)
-        case "maximum":
-            return max(first, second)
-    return second

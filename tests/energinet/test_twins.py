@@ -111,6 +111,20 @@ async def test_the_first_waits_for_the_second_and_one_value_is_sent_once(
     await world.end()
 
 
+@pytest.mark.parametrize(("label", "value"), [("start", "7.33"), ("end", "4")])
+async def test_means_of_intervals_of_unlike_length_are_weighted(
+    tmp_path: Path, label: str, value: str
+) -> None:
+    every = 40 * MINUTE  # 02:00, 02:40, again 02:00 after 20 min, 02:40, 03:20
+    world = await night(tmp_path, series("7", as_="mean", every=every), label=label)
+    await until(world, NIGHT.end)
+    at = FIRST + every if label == "start" else FIRST
+    await stored(world, reading(at, "2"), reading(at + HOUR, "10" if label == "start" else "8"))
+    await world.slots(1)
+    assert list(world.standin.received["7"].values()) == [Decimal(value)]
+    await world.end()
+
+
 @pytest.mark.parametrize("timestamps", ["offset", "utc"])
 async def test_with_an_offset_none_waits_for_another(tmp_path: Path, timestamps: str) -> None:
     world = await night(tmp_path, series("7", as_="consumption"), timestamps=timestamps)
@@ -190,6 +204,24 @@ async def test_a_twin_that_comes_after_that_is_parked_and_replaces_nothing(
     assert await fates(world) == {"pending": 0, "confirmed": 1, "parked": 1}
     assert [line.reason for line in await world.store.parked()] == ["dst"]
     assert world.standin.violations == []
+    await world.end()
+
+
+async def test_a_clock_that_is_years_ahead_for_a_while_makes_nothing_forgotten(
+    tmp_path: Path, expected_events: Expected
+) -> None:
+    expected_events("upload.ambiguous")
+    world = await night(tmp_path, series("7", as_="consumption"), series("8"))
+    await stored(world, reading(FIRST, "3"))
+    await world.until_sent(1)
+    world.clock.step(6 * 365 * DAY)
+    await stored(world, reading(CLOSES, "1", "8"))
+    await world.slots(2)
+    world.clock.step(-6 * 365 * DAY)
+    await stored(world, reading(SECOND_TIME, "9.5"))
+    await world.slots(30)
+    assert world.standin.received["7"] == {NAME: Decimal(3)}
+    assert await fates(world) == {"pending": 0, "confirmed": 2, "parked": 1}
     await world.end()
 
 
@@ -297,8 +329,9 @@ async def test_of_a_meter_that_is_not_configured_any_more_the_kind_is_known(
 # ------------------------------------------------------------------------------------ in a crowd
 
 
+@pytest.mark.parametrize("left_out", [False, True], ids=["", "left out by the last answer"])
 async def test_while_the_newest_waits_for_its_twin_the_one_before_it_is_sent_first(
-    tmp_path: Path,
+    tmp_path: Path, left_out: bool
 ) -> None:
     world = await night(
         tmp_path, series("7", as_="mean", every=15 * MINUTE), series("8"), max_payload=150
@@ -306,6 +339,7 @@ async def test_while_the_newest_waits_for_its_twin_the_one_before_it_is_sent_fir
     old = [reading(FIRST - 40 * DAY + nth * HOUR, "5", "8") for nth in range(200)]
     new = [reading(FIRST + nth * 15 * MINUTE, "7") for nth in range(-2, 3)]
     await until(world, FIRST + 31 * MINUTE)
+    world.uploader._state.missing = ["7"] if left_out else []
     await stored(world, *old, *new)
     await world.slots(0.1)
     assert world.sent[0].values["7"] == ["2025-10-26T01:45"]
@@ -343,6 +377,31 @@ async def test_months_of_backlog_with_that_night_in_the_middle_are_delivered(
     assert world.standin.violations == []
     assert all(len(one.data) <= 4_000 for one in world.sent)
     assert len(world.sent) < 1.01 * sum(len(one.data) for one in world.sent) / 4_000 + 2
+    await world.end()
+
+
+async def test_two_nights_with_more_than_a_body_holds_are_delivered_the_older_first(
+    tmp_path: Path,
+) -> None:
+    year = 364 * DAY  # the last Sunday of October, a year before
+    world = await night(tmp_path, series("7", as_="consumption", every=5 * MINUTE), max_payload=150)
+    await until(world, NIGHT.end)
+    stamps = [FIRST - back + nth * 5 * MINUTE for back in (year, 0) for nth in range(24)]
+    await world.store.append(
+        Commit(tuple(reading(at, f"{nth}.5") for nth, at in enumerate(stamps)))
+    )
+    chooser = world.uploader._chooser
+    looked = await chooser._twins(SlotState(), frozenset(), world.clock.now(), most=15, sure=True)
+    assert [night.names for night in looked.nights if night.names] == [12, 3]
+    world.uploader.poke()
+    await world.slots(20)
+    assert await fates(world) == {"pending": 0, "confirmed": 48, "parked": 0}
+    received = world.standin.received["7"]
+    assert len(received) == 24
+    assert sum(received.values()) == sum(range(48)) + 24
+    first = [one.values["7"][0] for one in world.sent]
+    assert first == sorted(first)
+    assert world.standin.violations == []
     await world.end()
 
 
@@ -398,7 +457,7 @@ async def test_a_parked_meter_is_tried_with_a_value_of_two_readings(
 
 def bodies(kind: As, waits: Iterable[Waiting], limit: int = 500_000) -> Body:
     """A body for a night on which all of these wait."""
-    looked = Night(NIGHT, over=False, known=True, most=100)
+    looked = Night(NIGHT, ZoneInfo(ZONE), "start", over=False, known=True, most=100)
     for one in waits:
         looked.see(one)
     twins = Twins([looked], {KEY: Series(KEY, "m", "q", kind, MINUTE, "basement")})
