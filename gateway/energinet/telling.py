@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.clock import Clock, Millis
+from gateway.clock import MINUTE, SECOND, Clock, Millis
 from gateway.energinet.answer import Answer, Row
 from gateway.energinet.batch import Batch
 from gateway.energinet.response import Response
@@ -80,7 +80,7 @@ class Telling:
         first: bool,
     ) -> None:
         row, status = answer.row, answer.status
-        retry = f"{outcome.slots * self._interval / 60_000:.0f} min"
+        retry = about(outcome.slots * self._interval)
         if response is None:
             why, _, text = reason.partition(": ")
             fields = {"reason": why, "error": text, "values": batch.count, "retry": retry}
@@ -104,3 +104,8 @@ class Telling:
 
     def _log(self, event: str, **fields: object) -> None:
         log(event, sender=self._sender, **fields)
+
+
+def about(span: float) -> str:
+    """A span (ms) in words: seconds below two minutes."""
+    return f"{span / MINUTE:.0f} min" if span >= 2 * MINUTE else f"{span / SECOND:.0f} s"

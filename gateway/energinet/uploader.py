@@ -19,7 +19,7 @@ from gateway.energinet.choosing import Chooser, Chosen, Offers
 from gateway.energinet.response import Poster, Response
 from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
 from gateway.energinet.slot import Now, SlotState
-from gateway.energinet.telling import Telling
+from gateway.energinet.telling import Telling, about
 from gateway.energinet.verdicts import apply, probes_due, take_turns
 from gateway.errors import GatewayError, NoAnswer, StoreError, TryLater
 from gateway.logbook import log
@@ -184,7 +184,7 @@ class Uploader:
                 return await self._report(chosen.batch)
             if wait := self._state.wait(self._now()):
                 raise TryLater(
-                    f"sender {self.sender.name} may ask again in {wait / 60_000:.1f} min",
+                    f"sender {self.sender.name} may ask again in {about(wait)}",
                     hint="the API allows one request in 10 minutes; `--dry-run` shows the body",
                 )
             return await self._send()
