@@ -470,6 +470,7 @@ def documented_fields(folder: Path) -> None:
         ("check", "--json"),
         ("scan", "plant-room", "--units", "1", "--json"),
         ("registers", "riser", "1", "--function", "4", "--address", "342", "--json"),
+        ("verify", "main-supply", "frequency", "50.0", "--json"),
     ):
         done = subprocess.run(
             ["meter-gateway", name, *rest], cwd=folder, capture_output=True, text=True,

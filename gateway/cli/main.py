@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "scan": ("gateway.cli.scan:scan", "Which meters there are, and their settings."),
     "read": ("gateway.cli.read:read", "What a meter shows right now."),
     "registers": ("gateway.cli.registers:registers", "Raw registers in every type and order."),
+    "verify": ("gateway.cli.verify:verify", "A display's value against what the profile reads."),
     "check": ("gateway.cli.check:check", "The configuration: mistakes, and what it will cost."),
     "status": ("gateway.cli.status:status", "Buses, meters, what is pending, the next request."),
     "send": ("gateway.cli.send:send", "The next request to Energinet: shown, or made now."),

@@ -44,6 +44,8 @@ _COSTS: Final[Mapping[Mistake, float]] = {
 """Those that are alike likely whatever they are in particular; type, scale, multiplier: below."""
 _TOGETHER: Final = 1.0
 """Two mistakes are seldom made independently of one another."""
+_TYPE_AND_SCALE: Final = 0.3
+"""So much less these two: whoever takes another type may take the scale that goes with it."""
 REFUSED: Final = 2.0
 """What a place costs that was refused: a meter gives a value that is asked for as a whole."""
 ALREADY: Final = 1.0
@@ -84,10 +86,10 @@ _LEAST_TOLD: Final = 5.5
 def cost_of(mistakes: Sequence[Mistake]) -> float:
     """Of mistakes made together; those that cost by what they are in particular are left out."""
     single = sum(_COSTS.get(mistake, 0.0) for mistake in mistakes)
-    apart = set(mistakes)
-    if {"type", "scale"} <= apart:  # whoever takes another type takes another scale
-        apart -= {"scale"}
-    return single + _TOGETHER * max(0, len(apart) - 1)
+    together = _TOGETHER * max(0, len(mistakes) - 1)
+    if {"type", "scale"} <= set(mistakes):
+        together -= _TYPE_AND_SCALE
+    return single + together
 
 
 def encoding_mistakes(own: Encoding, other: Encoding) -> tuple[list[Mistake], float]:

@@ -83,6 +83,9 @@ class Candidate:
     """As the configuration should have it; None where that is not at fault."""
     types: tuple[str, ...] = ()
     """Other types that give the same."""
+    or_multiplier: Decimal | None = None
+    """Or the profile is right, and this the multiplier: a ratio of a power of ten looks like a
+    scale."""
 
 
 def places(register: Register) -> Iterator[Place]:
@@ -135,12 +138,16 @@ def candidates(
     raw: RawWords,
     shown: Shown,
     refused: Collection[tuple[int, int, int]] = (),
+    *,
+    as_it_is: bool = True,
 ) -> list[Candidate]:
     """What explains the value shown, the likeliest first; all that is worth saying. `refused`:
-    function, address and count that the meter refused: there is no value there.
+    function, address and count that the meter refused: there is no value there. `as_it_is`: the
+    meter gives the registers of the profile when it is asked for them.
     """
     search = _Search(meter, quantity, raw, shown)
-    search.profile_itself()
+    if as_it_is:
+        search.profile_itself()
     for sign, register in _terms(meter, quantity):
         others = search.others(register)
         if others is not None:
@@ -177,13 +184,17 @@ class _Search:
             if first is not one and one.register is not None:
                 types = dict.fromkeys((*first.types, one.register.encoding.type))
                 best[_same_to_a_person(one)] = evolve(first, types=tuple(types))
-        # What gives no other number than the profile itself explains nothing.
-        own = {one.value for one in self._found if not one.mistakes}
-        found = [
-            one
-            for one in best.values()
-            if not one.mistakes or one.multiplier is not None or one.value not in own
-        ]
+        found: list[Candidate] = []
+        for one in best.values():
+            if any(_says_as_much(other, one) for other in found):
+                continue
+            if one.mistakes == ("multiplier",) and one.multiplier != 1:
+                alike = [o for o in found if (o.mistakes, o.value) == (("scale",), one.value)]
+                if alike:
+                    at = found.index(alike[0])
+                    found[at] = evolve(found[at], or_multiplier=one.multiplier)
+                    continue
+            found.append(one)
         if not found:
             return []
         most = min(found[0].cost + _WORTH_SAYING, self.yardstick.most)
@@ -407,6 +418,12 @@ def _or_none(look: Callable[[], Value | None]) -> Decimal | None:
     except ValueError:
         return None
     return found if isinstance(found, Decimal) else None
+
+
+def _says_as_much(one: Candidate, other: Candidate) -> bool:
+    """Do fewer of the mistakes give the same number?"""
+    same = (one.value, one.multiplier) == (other.value, other.multiplier)
+    return same and set(one.mistakes) < set(other.mistakes)
 
 
 def _same_to_a_person(one: Candidate) -> object:

@@ -46,7 +46,9 @@ async def compare(meter: MeterSettings, quantity: str, shown: Shown, look: Look)
     asking = _Asking(meter, look)
     own = meter.profile.needs(quantity)
     await asking.ask(plan(own, meter.profile.limits, _TIMING))
-    faults = {part.name: asking.reason(part) for part in own if asking.raw.lookup(part) is None}
+    for part in own:
+        if asking.raw.lookup(part) is None:
+            asking.faults[part.name] = asking.reason(part)
     found = asking.explained(quantity, shown)
     if not any(one.exact and not one.mistakes for one in found) and not asking.silent:
         around = terms(meter, quantity)
@@ -56,7 +58,7 @@ async def compare(meter: MeterSettings, quantity: str, shown: Shown, look: Look)
         if not (found and _is_sure(found[0])):
             await asking.ask(_everywhere(around, asking))
             found = asking.explained(quantity, shown)
-    return Comparison(asking.raw, faults, tuple(found), asking.requests)
+    return Comparison(asking.raw, asking.faults, tuple(found), asking.requests)
 
 
 def _is_sure(best: Candidate) -> bool:
@@ -72,6 +74,8 @@ class _Asking:
     raw: RawWords = field(factory=RawWords)
     requests: int = 0
     refused: dict[Read, str] = field(factory=dict)
+    faults: dict[str, str] = field(factory=dict)
+    """Of the quantity's own registers, when they were asked for as the profile says."""
     _place: discovery.Place | None = field(default=None, init=False)
 
     async def ask(self, reads: Iterable[Read]) -> None:
@@ -131,7 +135,7 @@ class _Asking:
             for read, reason in self.refused.items()
             if reason in _NO_VALUE
         }
-        return candidates(self.meter, quantity, self.raw, shown, refused)
+        return candidates(self.meter, quantity, self.raw, shown, refused, as_it_is=not self.faults)
 
     def has(self, function: int, address: int, words: int) -> bool:
         """Are all of these known?"""

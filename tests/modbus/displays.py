@@ -11,12 +11,12 @@ from gateway.config import Library
 from gateway.metering.display import Shown
 from gateway.metering.profile import DeviceProfile
 from gateway.metering.quantity import QUANTITIES
-from gateway.metering.reading import Block
+from gateway.metering.reading import Block, RawWords
 from gateway.metering.register import TYPES, Encoding, Register
 from gateway.metering.settings import MeterSettings
-from gateway.metering.verifying import Candidate
+from gateway.metering.verifying import Candidate, own_value
 from gateway.modbus.comparing import Comparison, compare
-from gateway.modbus.plan import Read
+from gateway.modbus.plan import Read, Timing, plan
 from gateway.modbus.simulator import SimulatedMeter
 
 NOON = 1_790_000_000_000
@@ -178,6 +178,24 @@ async def compared(case: Case) -> tuple[Shown, Comparison]:
     return shown, await compare(settings, case.quantity, shown, look)
 
 
+def is_seen(case: Case) -> bool:
+    """Does the mistake change what is read now? A sign that is not needed does not, and neither
+    does a neighbour that holds the same."""
+    if case.configured != case.multiplier:
+        return True
+    meter = meter_of(case)
+    blocks = []
+    parts = register_of(case.planted, case.quantity).parts
+    for read in plan(parts, case.planted.limits, Timing(0.05, 0.002)):
+        words = meter.words(read.function, read.address, read.count, NOON)
+        if isinstance(words, int):
+            return True
+        blocks.append(Block(read.function, read.address, words))
+    settings = MeterSettings("m", "riser", 1, case.planted, ())
+    read = own_value(settings, case.quantity, RawWords(tuple(blocks)))
+    return read != meter.value(case.quantity, NOON)
+
+
 def rank_of(case: Case, comparison: Comparison) -> int:
     """At which place the right answer stands, from 1; 0: nowhere."""
     for rank, candidate in enumerate(comparison.candidates, 1):
@@ -187,12 +205,16 @@ def rank_of(case: Case, comparison: Comparison) -> int:
 
 
 def is_right(case: Case, candidate: Candidate) -> bool:
-    """Does it mend what is wrong, and nothing else? Where the profile reads just what the display
-    shows, or what is right, nothing is seen to be wrong."""
+    """Does it mend what is wrong, and nothing else? Where the mistake is not seen, or the profile
+    reads just what the display shows, nothing is to be mended."""
     if not candidate.mistakes and case.configured == case.multiplier:
-        value = meter_of(case).value(case.quantity, NOON)
-        assert isinstance(value, Decimal)
-        return candidate.exact or candidate.value in (value, value * case.multiplier)
+        return candidate.exact or not is_seen(case)
+    if candidate.or_multiplier is not None:
+        instead = evolve(
+            candidate, register=None, multiplier=candidate.or_multiplier, or_multiplier=None
+        )
+        if is_right(case, instead):
+            return True
     true = register_of(case.true, case.quantity)
     found = candidate.register or register_of(case.planted, case.quantity)
     own, other = found.encoding, true.encoding
