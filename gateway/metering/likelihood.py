@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from gateway.metering.display import Shown
 from gateway.metering.quantity import Quantity
-from gateway.metering.register import Encoding
+from gateway.metering.register import EXACT, Encoding
 
 Mistake: TypeAlias = Literal[
     "word order",
@@ -46,8 +46,6 @@ _TOGETHER: Final = 1.0
 """Two mistakes are seldom made independently of one another."""
 _TYPE_AND_SCALE: Final = 0.3
 """So much less these two: whoever takes another type may take the scale that goes with it."""
-REFUSED: Final = 2.0
-"""What a place costs that was refused: a meter gives a value that is asked for as a whole."""
 ALREADY: Final = 1.0
 """What it costs that the meter reckons the multiplier in already, where one is configured."""
 
@@ -79,6 +77,7 @@ _FITS: Final = 4.0
 """A value fits that is so many times as far off as it may be expected."""
 _FITS_OWN: Final = 6.0
 """What the profile itself gives is believed further: somebody may have read it an hour ago."""
+_SOME: Final = 0.25
 _LEAST_TOLD: Final = 5.5
 """What one mistake may cost, with a value that has moved on."""
 
@@ -168,9 +167,11 @@ class Yardstick:
         fine = self._step + resolution
         usual = self._step + self._moves
         moves = self._moves if not self.quantity.counter or value > self.display.value else 0.0
-        off = abs(float(value) - self.shown)
+        off = float(abs(EXACT.subtract(value, self.display.value)))
         if off > (_FITS_OWN if own else _FITS) * (fine + moves):
             return None
+        if not own and abs(float(value)) < _SOME * abs(self.shown):
+            return None  # as good as nothing beside a small value that moves by more
         coarse = math.log((usual + resolution) / usual)
         return Fit(coarse + math.log1p((off / (fine + moves)) ** 2), off <= fine)
 

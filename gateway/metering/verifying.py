@@ -19,7 +19,6 @@ from gateway.metering.display import Shown
 from gateway.metering.interpreting import encodings
 from gateway.metering.likelihood import (
     ALREADY,
-    REFUSED,
     Fit,
     Mistake,
     Yardstick,
@@ -142,12 +141,14 @@ def candidates(
     as_it_is: bool = True,
 ) -> list[Candidate]:
     """What explains the value shown, the likeliest first; all that is worth saying. `refused`:
-    function, address and count that the meter refused: there is no value there. `as_it_is`: the
+    function, address and count that the meter refused: it would do so again. `as_it_is`: the
     meter gives the registers of the profile when it is asked for them.
     """
     search = _Search(meter, quantity, raw, shown)
     if as_it_is:
         search.profile_itself()
+    if not shown.value:  # registers that hold nothing are everywhere
+        return search.ranked()
     for sign, register in _terms(meter, quantity):
         others = search.others(register)
         if others is not None:
@@ -309,10 +310,9 @@ class _Term:
         for place in places(self._own):
             at = (place.function, place.address, place.words)
             words = self._search.raw.lookup(self._there(place, Encoding("string", words=at[2])))
-            cost = REFUSED if at in self._refused else 0.0
-            if words is not None:
+            if words is not None and at not in self._refused:
                 for encoding in encodings(place.words):
-                    self._try(place, encoding, words, cost)
+                    self._try(place, encoding, words)
 
     def _there(self, place: Place, encoding: Encoding) -> Register:
         own = self._own
@@ -320,22 +320,20 @@ class _Term:
             own = evolve(own, not_available=frozenset())
         return evolve(own, function=place.function, address=place.address, encoding=encoding)
 
-    def _try(self, place: Place, encoding: Encoding, words: Words, cost: float) -> None:
-        found, price = encoding_mistakes(self._own.encoding, encoding)
+    def _try(self, place: Place, encoding: Encoding, words: Words) -> None:
+        found, cost = encoding_mistakes(self._own.encoding, encoding)
         mistakes = [*place.mistakes, *found]
         number = _number(words, encoding)
-        if len(mistakes) > _MOST_MISTAKES or number is None:
-            return
-        if not number and self._yardstick.shown:
+        if len(mistakes) > _MOST_MISTAKES or not number:
             return
         there, factor = self._there(place, encoding), self._factor
         if factor is None:  # what stands in other registers is not to be had
             there = evolve(there, scale_register=None, unit_register=None, unit_factors=())
             factor = self._own.scale
         if mistakes:
-            self._as_it_stands(there, mistakes, cost + price, number, factor)
+            self._as_it_stands(there, mistakes, cost, number, factor)
         if len(mistakes) < _MOST_MISTAKES:
-            self._scaled(there, mistakes, cost + price, number, factor)
+            self._scaled(there, mistakes, cost, number, factor)
 
     def _as_it_stands(
         self,

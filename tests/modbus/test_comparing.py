@@ -140,6 +140,14 @@ async def test_a_register_that_the_meter_refuses_is_told_with_what_is_right() ->
     assert comparison.candidates[0].register == register_of(true, quantity)
 
 
+async def test_another_quantity_that_happens_to_fit_does_not_end_the_search() -> None:
+    """The phases have much the same voltage."""
+    true = Library().get("abb-b23")
+    (case,) = (case for case in cases(true, "voltage_l1") if case.mistake == "type u16")
+    _, comparison = await compared(case)
+    assert [one.mistakes for one in comparison.candidates][:2] == [("type",), ("quantity",)]
+
+
 async def test_of_a_sum_the_term_is_told_that_is_wrong() -> None:
     true = Library().get("eastron-sdm630")
     own = register_of(true, "active_energy_export_total")
