@@ -12,6 +12,7 @@ from gateway.control import NotRunning, ask, socket_path
 from gateway.errors import GatewayError, TargetUnreachable, TryLater
 from gateway.logbook import LOGGER
 from gateway.metering.reading import Block
+from gateway.modbus.looking import MOST_READS
 from gateway.modbus.plan import Read
 from gateway.modbus.settings import BusSettings, SerialLink
 
@@ -24,6 +25,9 @@ _PATIENCE: Final = 120.0
 _HELD: Final = "another program has it open"
 
 _WIRES: Final = "check its power, the wires (A and B may be swapped), unit, baud rate and parity"
+_OVER_TCP: Final = (
+    "check its power and its unit; behind a serial server also the wires and the baud rate there"
+)
 _HINTS: Final = {
     "exception_1": "ask with the other function: --function 3 or 4",
     "exception_2": "ask one address lower, since many documents count from 1; with --function 3 or"
@@ -58,11 +62,14 @@ async def looking_at(
         address = socket_path(config.buffer.path)
 
         async def ask_service(reads: Sequence[Read]) -> list[Answered]:
-            asked = [[read.function, read.address, read.count] for read in reads]
             where = {"bus": bus.link.address, "unit": unit}
-            return _answers(
-                bus, reads, ask(address, "look", timeout=_PATIENCE, reads=asked, **where)
-            )
+            found: list[Answered] = []
+            for first in range(0, len(reads), MOST_READS):
+                some = reads[first : first + MOST_READS]
+                asked = [[read.function, read.address, read.count] for read in some]
+                view = ask(address, "look", timeout=_PATIENCE, reads=asked, **where)
+                found += _answers(bus, some, view)
+            return found
 
         yield ask_service
         return
@@ -109,9 +116,9 @@ def _answers(bus: BusSettings, reads: Sequence[Read], view: dict[str, Any]) -> l
     return found
 
 
-def no_words(who: str, read: Read, reason: str) -> GatewayError:
+def no_words(who: str, bus: BusSettings, read: Read, reason: str) -> GatewayError:
     """The error that says why a unit gave nothing, and what to try next."""
-    hint = _HINTS.get(reason, _WIRES)
+    hint = _HINTS.get(reason) or (_WIRES if isinstance(bus.link, SerialLink) else _OVER_TCP)
     if reason in _REFUSALS:
         code = reason.removeprefix("exception_")
         message = f"{who} {_REFUSALS[reason]}: exception {code} to {told(read)}"

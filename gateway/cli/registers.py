@@ -16,7 +16,7 @@ from gateway.cli.places import bus_at, configured
 from gateway.metering.interpreting import Interpretation, Orders, interpretations, texts
 from gateway.metering.reading import Block
 from gateway.metering.register import NOT_AVAILABLE, Value, Words
-from gateway.modbus.looking import MOST_READS, asked_for
+from gateway.modbus.looking import asked_for
 from gateway.modbus.plan import Read
 from gateway.modbus.settings import BusSettings, Parity, SerialLink
 
@@ -73,7 +73,7 @@ def registers(
     blocks, refused = asyncio.run(_ask(where, number, read, config))
     who = f"unit {unit} on {bus}"
     if not blocks:
-        raise no_words(who, read, next(iter(refused.values())))
+        raise no_words(who, where, read, next(iter(refused.values())))
     if as_json:
         print_json({"bus": bus, "unit": unit, "function": function, **_view(blocks, refused)})
     else:
@@ -113,9 +113,8 @@ async def _ask(
     async with looking_at(where, unit, configured(config)) as look:
         reads = [read]
         while reads:
-            answers = await look(reads[:MOST_READS])
-            left = reads[MOST_READS:]
-            for asked, answer in zip(reads, answers, strict=False):
+            left: list[Read] = []
+            for asked, answer in zip(reads, await look(reads), strict=True):
                 if isinstance(answer, Block):
                     blocks.append(answer)
                 elif answer in ("exception_2", "exception_3") and asked.count > 1:

@@ -22,6 +22,7 @@ from gateway.metering.settings import MeterSettings
 from gateway.metering.verifying import Candidate, own_value, terms
 from gateway.modbus.comparing import Comparison, compare
 from gateway.modbus.plan import Read
+from gateway.modbus.settings import BusSettings
 
 _SHOWN: Final = 3
 """Mistakes that are told."""
@@ -55,8 +56,9 @@ def verify(
         shown = read_display(" ".join(value), QUANTITIES[quantity].unit)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="VALUE") from None
-    result = asyncio.run(_ask(settings, found, quantity, shown))
-    _raise_if_silent(found, quantity, result)
+    bus = next(bus for bus in settings.buses if bus.name == found.bus)
+    result = asyncio.run(_ask(settings, bus, found, quantity, shown))
+    _raise_if_silent(bus, found, quantity, result)
     own = own_value(found, quantity, result.raw)
     right = bool(result.candidates) and not result.candidates[0].mistakes
     folder = own_profiles(path)
@@ -91,19 +93,20 @@ def _known(meter: MeterSettings, quantity: str) -> None:
 
 
 async def _ask(
-    settings: GatewayConfig, meter: MeterSettings, quantity: str, shown: Shown
+    settings: GatewayConfig, bus: BusSettings, meter: MeterSettings, quantity: str, shown: Shown
 ) -> Comparison:
-    bus = next(bus for bus in settings.buses if bus.name == meter.bus)
     async with looking_at(bus, meter.unit, settings) as look:
         return await compare(meter, quantity, shown, look)
 
 
-def _raise_if_silent(meter: MeterSettings, quantity: str, result: Comparison) -> None:
+def _raise_if_silent(
+    bus: BusSettings, meter: MeterSettings, quantity: str, result: Comparison
+) -> None:
     if result.raw.blocks or any(why.startswith("exception") for why in result.faults.values()):
         return
     first = meter.profile.needs(quantity)[0]
     reason = result.faults.get(first.name, "timeout")
-    raise no_words(meter.name, Read(first.function, first.address, first.count), reason)
+    raise no_words(meter.name, bus, Read(first.function, first.address, first.count), reason)
 
 
 # -------------------------------------------------------------------------------------- shown
