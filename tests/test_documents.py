@@ -487,7 +487,6 @@ def fields(value: Any) -> set[str]:
         return {name for one in value for name in fields(one)}
     if not isinstance(value, dict):
         return set()
-    inner = {
-        name: one for name, one in value.items() if name not in ("dropped", "errors", "faults")
-    }
+    data = ("dropped", "errors", "faults", "missing")
+    inner = {name: one for name, one in value.items() if name not in data}
     return value.keys() | {name for one in inner.values() for name in fields(one)}

@@ -237,7 +237,11 @@ def shown_at(step: str, at: Instant, true: Decimal) -> Sample | None:
     return energy(at, str(true % 1000))
 
 
-@given(steps, st.integers(100, 99_999), st.sampled_from(["start", "end"]))
+# 499.99, 500.00 and 999.99 look like nothing was counted: a first reading of them is held.
+counted = st.integers(100, 99_998).filter(lambda n: n not in (49_999, 50_000))
+
+
+@given(steps, counted, st.sampled_from(["start", "end"]))
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_energy_is_conserved_over_gaps_restarts_rollovers_and_bad_reads(story, first, label):
     """A counter of 1000 kWh that moves at most 80 kWh in five minutes, and wraps often."""
