@@ -15,6 +15,7 @@ from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import Block, Counts, Sample, SeriesKey
 from gateway.metering.settings import MeterSettings
 from gateway.metering.source import Source
+from gateway.modbus.diagnosis import likely_cause
 from gateway.modbus.health import UnitReport
 from gateway.modbus.line import LinkReport
 from gateway.plant import Accepted, Plant
@@ -142,8 +143,9 @@ def accepted_view(meter: str, accepted: Accepted) -> dict[str, Any]:
 def online(plant: Plant) -> dict[str, bool]:
     """Which meters answer; none does over a bus that is down."""
     return {
-        report.meter: report.state == "online" and poller.link().up
+        report.meter: report.state == "online" and link.up
         for poller in plant.pollers.values()
+        for link in (poller.link(),)
         for report in poller.units()
     }
 
@@ -166,6 +168,7 @@ class Status:
             one.key: one.meter for meter in self._plant.meters.values() for one in meter.series()
         }
         missing = missing_view(await self._store.gaps(self._clock.now() - DAY), meters)
+        reports = [(poller.link(), poller.units()) for poller in self._plant.pollers.values()]
         return {
             "service": {
                 "running": True,
@@ -181,11 +184,11 @@ class Status:
                 "bytes": self._store.size,
                 "failing": self._plant.committer.failing,
             },
-            "buses": [self._bus(poller.link()) for poller in self._plant.pollers.values()],
+            "buses": [self._bus(link) for link, _ in reports],
             "meters": [
-                self._meter(report, poller.link()) | {"missing": missing.get(report.meter, {})}
-                for poller in self._plant.pollers.values()
-                for report in poller.units()
+                self._meter(unit, units, link) | {"missing": missing.get(unit.meter, {})}
+                for link, units in reports
+                for unit in units
             ],
             "senders": [
                 self._sender(uploader.status(), pending.get(name, (0, None)))
@@ -207,7 +210,9 @@ class Status:
             "load": round(report.busy, 4),
         }
 
-    def _meter(self, report: UnitReport, link: LinkReport) -> dict[str, Any]:
+    def _meter(
+        self, report: UnitReport, units: Sequence[UnitReport], link: LinkReport
+    ) -> dict[str, Any]:
         meter = self._plant.meters[report.meter]
         state, since = report.state, report.since
         reason = "" if state == "online" else report.reason
@@ -221,7 +226,7 @@ class Status:
             "state": state,
             "since": iso(self._plant.wall(since)),
             "reason": reason,
-            "cause": self._plant.pollers[meter.settings.bus].likely_cause(report.meter),
+            "cause": likely_cause(report, units, link),
             "requests": report.requests,
             "errors": dict(report.errors),
             "turnaround_ms": round(report.turnaround * 1000, 1) if report.turnaround else None,

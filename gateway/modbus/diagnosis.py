@@ -21,14 +21,15 @@ _WORSE: Final = 3.0  # times the share of damaged short answers, which are a ten
 _MIXED: Final = ("unit", "function", "length")  # sound answers, but to other requests
 
 
-def likely_cause(unit: UnitReport, others: Sequence[UnitReport], link: LinkReport) -> str:
+def likely_cause(unit: UnitReport, units: Sequence[UnitReport], link: LinkReport) -> str:
     """Why this unit is silent, or its answers damaged; empty where nothing is wrong, or nothing
-    tells. `others`: the other units of its bus.
+    tells. `units`: those of its bus.
     """
     if not link.up:
         return ""  # the link's own error says it
     if unit.state == "online" and not _noisy(unit):
         return ""
+    others = [other for other in units if other.meter != unit.meter]
     return _overheard(unit, link) or _damage(unit, others, link) or _silence(unit, others, link)
 
 

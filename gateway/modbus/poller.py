@@ -120,8 +120,7 @@ class Poller:
 
     def likely_cause(self, meter: str) -> str:
         """What is probably wrong with a meter that is silent or damaged; empty: nothing."""
-        others = [report for report in self.units() if report.meter != meter]
-        return likely_cause(self._readers[meter].unit.report(), others, self._line.report())
+        return likely_cause(self._readers[meter].unit.report(), self.units(), self.link())
 
     def link(self) -> LinkReport:
         """The line or endpoint itself."""
