@@ -191,10 +191,8 @@ class Plant:
 
     async def read(self, name: str) -> Sample:
         """Ask a meter for all it has, between the rounds of its bus. Raises GatewayError."""
-        settings = meter_named(self.meters, name).settings
-        profile = settings.profile
-        registers = dict.fromkeys(part for q in profile.quantities() for part in profile.needs(q))
-        asked = Ask(settings, tuple(registers), by_hand=True)
+        settings = self.config.meter(name)
+        asked = Ask(settings, settings.profile.everything(), by_hand=True)
         return (await self.pollers[settings.bus].round([asked])).samples[0]
 
     def bus_at(self, where: str) -> BusSettings | None:
@@ -217,7 +215,7 @@ class Plant:
     def accept(self, name: str) -> Accepted:
         """Take the meter that answers, and what its counters show, for right. Raises GatewayError
         where the configuration names another one."""
-        settings = meter_named(self.meters, name).settings
+        settings = self.config.meter(name)
         was, number = self.pollers[settings.bus].accept(name)
         if number and settings.serial_number and not same_serial(number, settings.serial_number):
             raise GatewayError(
@@ -281,10 +279,3 @@ def sender_named(plant: Plant, name: str | None) -> Uploader:
         known = ", ".join(plant.uploaders)
         raise GatewayError(f"which sender? {name or ''}".strip(), hint=f"one of {known}")
     return plant.uploaders[name]
-
-
-def meter_named(meters: Mapping[str, Any], name: str) -> Any:
-    """The meter of that name. Raises GatewayError."""
-    if name not in meters:
-        raise GatewayError(f'no meter is named "{name}"', hint=f"one of {', '.join(meters)}")
-    return meters[name]

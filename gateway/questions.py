@@ -20,7 +20,7 @@ from gateway.modbus.looking import asked_for
 from gateway.modbus.plan import Read
 from gateway.modbus.poller import Ask, Poller
 from gateway.modbus.settings import BusSettings
-from gateway.plant import Plant, meter_named, sender_named
+from gateway.plant import Plant, sender_named
 from gateway.service import InstanceLock
 from gateway.status import accepted_view, looked_view, meter_view, report_view
 
@@ -53,10 +53,9 @@ class Questions:
 
     async def _read(self, request: Request) -> Any:
         plant = self.plant()
-        meter = meter_named(plant.meters, str(request.get("meter")))
-        sample = await plant.answer(plant.read(meter.name))
-        link = plant.pollers[meter.settings.bus].link()
-        return meter_view(meter.settings, sample, link)
+        settings = plant.config.meter(str(request.get("meter")))
+        sample = await plant.answer(plant.read(settings.name))
+        return meter_view(settings, sample, plant.pollers[settings.bus].link())
 
     async def _look(self, request: Request) -> Any:
         """None where this gateway does not ask there."""
@@ -84,13 +83,10 @@ class Questions:
 
 async def read_meter(config: GatewayConfig, name: str) -> dict[str, Any]:
     """What a meter shows, asked by this process itself: the service does not run."""
-    settings = meter_named({meter.name: meter for meter in config.meters}, name)
-    bus = next(bus for bus in config.buses if bus.name == settings.bus)
-    poller = Poller(bus, [settings], SystemClock(), random=random.Random())
-    profile = settings.profile
-    registers = dict.fromkeys(part for q in profile.quantities() for part in profile.needs(q))
+    settings = config.meter(name)
+    poller = Poller(config.bus_of(settings), [settings], SystemClock(), random=random.Random())
     try:
-        done = await poller.round([Ask(settings, tuple(registers), by_hand=True)])
+        done = await poller.round([Ask(settings, settings.profile.everything(), by_hand=True)])
     finally:
         await poller.close()
     return meter_view(settings, done.samples[0], poller.link())

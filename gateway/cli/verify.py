@@ -50,13 +50,13 @@ def verify(
     """
     path = find_path(config)
     settings = load(path, tokens=False).config
-    found = _meter(settings, meter)
+    found = settings.meter(meter)
     _known(found, quantity)
     try:
         shown = read_display(" ".join(value), QUANTITIES[quantity].unit)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="VALUE") from None
-    bus = next(bus for bus in settings.buses if bus.name == found.bus)
+    bus = settings.bus_of(found)
     result = asyncio.run(_ask(settings, bus, found, quantity, shown))
     _raise_if_silent(bus, found, quantity, result)
     own = own_value(found, quantity, result.raw)
@@ -70,14 +70,6 @@ def verify(
         click.echo("\n".join(_page(found, quantity, typed, shown, own, result, is_own=is_own)))
     if not right:
         raise SystemExit(1)
-
-
-def _meter(settings: GatewayConfig, name: str) -> MeterSettings:
-    for meter in settings.meters:
-        if meter.name == name:
-            return meter
-    names = ", ".join(meter.name for meter in settings.meters)
-    raise GatewayError(f'no meter is named "{name}"', hint=f"one of {names}")
 
 
 def _known(meter: MeterSettings, quantity: str) -> None:

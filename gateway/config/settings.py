@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from gateway.buffer.settings import BufferSettings
 from gateway.energinet.settings import EnerginetSettings
+from gateway.errors import GatewayError
 from gateway.metering.settings import MeterSettings
 from gateway.modbus.settings import BusSettings
 
@@ -41,3 +42,15 @@ class GatewayConfig:
     clock: ClockSettings = field(factory=ClockSettings)
     log: LogSettings = field(factory=LogSettings)
     profiles: Path | None = None
+
+    def meter(self, name: str) -> MeterSettings:
+        """The meter of that name. Raises GatewayError."""
+        for meter in self.meters:
+            if meter.name == name:
+                return meter
+        names = ", ".join(meter.name for meter in self.meters)
+        raise GatewayError(f'no meter is named "{name}"', hint=f"one of {names}")
+
+    def bus_of(self, meter: MeterSettings) -> BusSettings:
+        """The bus that a meter is on."""
+        return next(bus for bus in self.buses if bus.name == meter.bus)

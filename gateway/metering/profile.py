@@ -104,6 +104,10 @@ class DeviceProfile:
         names = [r.name for r in self.registers if r.name in QUANTITIES]
         return (*names, *(c.quantity for c in self.computed))
 
+    def everything(self) -> tuple[Register, ...]:
+        """The registers to read for all quantities."""
+        return tuple(dict.fromkeys(part for q in self.quantities() for part in self.needs(q)))
+
     def needs(self, quantity: str) -> tuple[Register, ...]:
         """The registers to read for a quantity, parts and scale registers included.
 

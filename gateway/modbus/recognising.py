@@ -227,7 +227,7 @@ async def _looks_like(profile: DeviceProfile, witness: Witness) -> _Fit | None:
 
 async def _fit(profile: DeviceProfile, witness: Witness, *, whole: bool) -> _Fit | None:
     """Its values, if each can be. `whole`: it has to give every register."""
-    wanted = list(dict.fromkeys(part for q in profile.quantities() for part in profile.needs(q)))
+    wanted = profile.everything()
     numbers = list(dict.fromkeys(_numbers(profile)))
     raw = RawWords()
     for read in plan(wanted, profile.limits, _TIMING, known=wanted):
