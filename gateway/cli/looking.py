@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from gateway.cli.hints import HINTS, ON_A_LINE, OVER_TCP
 from gateway.config.settings import GatewayConfig
 from gateway.control import NotRunning, ask, socket_path
 from gateway.errors import GatewayError, TargetUnreachable, TryLater
@@ -24,20 +25,11 @@ _PATIENCE: Final = 120.0
 """Seconds: a round under way ends first, and a unit that is silent takes its timeouts."""
 _HELD: Final = "another program has it open"
 
-_WIRES: Final = "check its power, the wires (A and B may be swapped), unit, baud rate and parity"
-_OVER_TCP: Final = (
-    "check its power and its unit; behind a serial server also the wires and the baud rate there"
-)
-_HINTS: Final = {
+_HINTS: Final = HINTS | {
     "exception_1": "ask with the other function: --function 3 or 4",
     "exception_2": "ask one address lower, since many documents count from 1; with --function 3 or"
     " 4; for fewer registers, or an even number of them",
     "exception_3": "ask for fewer registers",
-    "exception_4": "the meter reports a fault of its own: look at its display",
-    "exception_10": "the gateway on the way to it has no path to this unit: check its settings",
-    "exception_11": f"the gateway on the way to it hears nothing: {_WIRES}",
-    "crc": "check termination (120 ohm at both ends), shield, baud rate and parity",
-    "unit": "another unit answers: check that no two meters have the same unit",
 }
 """What to try next, by the reason why nothing was read."""
 _REFUSALS: Final = {
@@ -109,21 +101,22 @@ def _answers(bus: BusSettings, reads: Sequence[Read], view: dict[str, Any]) -> l
         if why == _HELD:
             hint = "end it, and try again: a line has one master"
             raise TryLater(f"{view['link']}: {why}", hint=hint)
-        hint = "check the network, the address and the port; some devices take one client only"
-        if isinstance(bus.link, SerialLink):
-            hint = "check the adapter's plug, the path, and that this user is in the group dialout"
-        raise TargetUnreachable(f"{view['link']}: {why}", hint=hint)
+        raise TargetUnreachable(f"{view['link']}: {why}", hint=_of(bus)["link_down"])
     return found
 
 
 def no_words(who: str, bus: BusSettings, read: Read, reason: str) -> GatewayError:
     """The error that says why a unit gave nothing, and what to try next."""
-    hint = _HINTS.get(reason) or (_WIRES if isinstance(bus.link, SerialLink) else _OVER_TCP)
+    hint = _HINTS.get(reason) or _of(bus)["timeout"]
     if reason in _REFUSALS:
         code = reason.removeprefix("exception_")
         message = f"{who} {_REFUSALS[reason]}: exception {code} to {told(read)}"
         return GatewayError(message, hint=hint if reason in _HINTS else "try again")
     return TargetUnreachable(f"{who} gave nothing for {told(read)}: {reason}", hint=hint)
+
+
+def _of(bus: BusSettings) -> Mapping[str, str]:
+    return ON_A_LINE if isinstance(bus.link, SerialLink) else OVER_TCP
 
 
 def told(read: Read) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import click
 
+from gateway.cli.hints import HINTS, ON_A_LINE, OVER_TCP, WIRES
 from gateway.cli.output import config_option
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
@@ -22,30 +23,14 @@ from gateway.logbook import LOGGER, LogfmtFormatter
 
 View = dict[str, Any]
 
-_WIRES: Final = "check its power, the wires (A and B may be swapped), unit, baud rate and parity"
-_NOISE: Final = "check termination (120 ohm at both ends), shield, baud rate and parity"
 _PROFILE: Final = "check that the profile fits the meter's model"
-_HINTS: Final = {
+_HINTS: Final = HINTS | {
     "exception_1": _PROFILE,
     "exception_2": _PROFILE,
     "exception_3": _PROFILE,
-    "exception_4": "the meter reports a fault of its own: look at its display",
-    "exception_10": "the gateway on the way to it has no path to this unit: check its settings",
-    "exception_11": f"the gateway on the way to it hears nothing: {_WIRES}",
-    "crc": _NOISE,
-    "unit": "another unit answers: check that no two meters have the same unit",
     "other_meter": "another serial number answers: check the wiring, or serial_number in the file",
 }
 """What to try next, by the reason why nothing was read."""
-_ON_A_LINE: Final = {
-    "timeout": _WIRES,
-    "link_down": "check the adapter's plug, the path, and that this user is in the group dialout",
-}
-_OVER_TCP: Final = {
-    "timeout": "check its power and its unit; behind a serial server also the wires and the baud"
-    " rate there",
-    "link_down": "check the network, the address and the port; some devices take one client only",
-}
 
 
 @click.command()
@@ -107,8 +92,8 @@ def _end(view: View) -> None:
     """Exit code and error of one read."""
     if view["values"]:
         raise SystemExit(3 if view["faults"] else 0)
-    known = _HINTS | (_ON_A_LINE if view["link"].startswith("/") else _OVER_TCP)
-    hints = dict.fromkeys(known.get(reason, _WIRES) for reason in view["faults"].values())
+    known = _HINTS | (ON_A_LINE if view["link"].startswith("/") else OVER_TCP)
+    hints = dict.fromkeys(known.get(reason, WIRES) for reason in view["faults"].values())
     raise TargetUnreachable(
         f"{view['meter']} gave no value: {_why_nothing(view)}", hint="; ".join(hints)
     )

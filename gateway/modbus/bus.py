@@ -33,7 +33,7 @@ from gateway.modbus.health import LATEST_ANSWER
 from gateway.modbus.line import Overheard
 from gateway.modbus.plan import Read, character_time, silence_time
 from gateway.modbus.ports import flush, prepare, tls_context, why
-from gateway.modbus.settings import BusSettings, SerialLink, TcpLink
+from gateway.modbus.settings import SERIAL_HINT, TCP_HINT, BusSettings, SerialLink
 
 # It logs frames of all clients mixed, over several lines; what matters is logged by us.
 _PYMODBUS_LOG = logging.getLogger("pymodbus.logging")
@@ -278,8 +278,7 @@ class Bus:
         verdict, seen = self._verdict, self._watch.seen()
         name, block = self.settings.name, str(read)
         if self._lost:
-            hint = _hint(self._link)
-            raise LinkDown(name, "the connection was lost", hint=hint) from error
+            raise LinkDown(name, "the connection was lost", hint=self._hint) from error
         now = self._clock.monotonic()
         if not self._over_socket:
             # Whatever is still on its way may arrive now. Silence counts from the end of our
@@ -355,11 +354,15 @@ class Bus:
         if self._asked and not (answer := self._client.ctx.response_future).done():
             answer.set_exception(ConnectionException("given up"))
 
+    @property
+    def _hint(self) -> str:
+        return TCP_HINT if self._over_socket else SERIAL_HINT
+
     def _link_down(self, error: BaseException) -> LinkDown:
         reason = why(error, self._link)
         if isinstance(error, TimeoutError):
             reason = f"no connection within {CONNECT_TIMEOUT:.0f} s"
-        return LinkDown(self.settings.name, reason, hint=_hint(self._link))
+        return LinkDown(self.settings.name, reason, hint=self._hint)
 
 
 _SAID: Final[dict[Seen, str]] = {
@@ -369,9 +372,3 @@ _SAID: Final[dict[Seen, str]] = {
     "length": "an answer of another length",
     "frame": "not Modbus TCP",
 }
-
-
-def _hint(link: SerialLink | TcpLink) -> str:
-    if isinstance(link, SerialLink):
-        return "check the adapter's plug, the path, and that this user is in the group dialout"
-    return "check the network, the address and the port; some devices take one client only"

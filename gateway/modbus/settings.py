@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from attrs import frozen
 
@@ -10,6 +10,13 @@ from gateway.clock import MINUTE, SECOND, Millis
 
 Parity: TypeAlias = Literal["none", "even", "odd"]
 Framing: TypeAlias = Literal["rtu", "ascii", "tcp", "tls"]
+
+
+SERIAL_HINT: Final = (
+    "check the adapter's plug, the path, and that this user is in the group dialout"
+)
+"""What to try where a port cannot be used."""
+TCP_HINT: Final = "check the network, the address and the port; some devices take one client only"
 
 
 @frozen
