@@ -40,6 +40,11 @@ def crc16(data: bytes) -> bytes:
     return crc.to_bytes(2, "little")
 
 
+def _is_whole(frame: bytes, length: int) -> bool:
+    """Is it an RTU frame of that length, with its check sum?"""
+    return len(frame) == length and crc16(frame[:-2]) == frame[-2:]
+
+
 def lrc(data: bytes) -> int:
     """The check sum of an ASCII frame: the two's complement of the sum of its bytes."""
     return -sum(data) & 0xFF
@@ -74,7 +79,7 @@ def match_rtu(request: Request, data: bytes) -> tuple[bytes, Seen]:
         while start >= 0:
             frame = data[start : start + length]
             # A request to read 17 to 24 bits at 0x03xx has the form of its own answer: our echo.
-            if len(frame) == length and crc16(frame[:-2]) == frame[-2:] and frame != request.frame:
+            if _is_whole(frame, length) and frame != request.frame:
                 return frame, "nothing"
             start = data.find(head, start + 1)
     return b"", "nothing"
@@ -90,9 +95,7 @@ def see_rtu(request: Request, data: bytes) -> Seen:
         function, size = data[start + 1], data[start + 2]
         length = 5 if function & 0x80 else 5 + size
         frame = data[start : start + length]
-        if not 1 <= function & 0x7F <= 4 or len(frame) != length:
-            continue
-        if crc16(frame[:-2]) != frame[-2:]:
+        if not 1 <= function & 0x7F <= 4 or not _is_whole(frame, length):
             continue
         if data[start] != request.unit:
             return "unit"
@@ -120,7 +123,7 @@ def _overheard_rtu(data: bytes) -> list[Frame]:
         lengths = [(5, False)] if function & 0x80 else [(5 + data[at + 2], False), (8, True)]
         for length, request in lengths if 1 <= function & 0x7F <= 6 else ():
             frame = data[at : at + length]
-            if len(frame) == length and crc16(frame[:-2]) == frame[-2:]:
+            if _is_whole(frame, length):
                 found.append(Frame(frame[0], request))
                 at += length - 1
                 break
