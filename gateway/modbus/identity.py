@@ -67,7 +67,7 @@ class Identification:
 
         Not for a number in the configuration, which only a change there takes back.
         """
-        if self._shown is not None:
+        if self._shown is not None and not self._meter.serial_number:
             self._first = self._shown
         return self.shown
 

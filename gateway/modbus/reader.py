@@ -350,9 +350,9 @@ class MeterReader:
     def accept(self) -> tuple[str, str]:
         """Take the meter that answers for the right one: the serial number it was known by, and
         the one it has; empty for none."""
-        before = self._identity.wanted
-        if number := self._identity.accept():
-            self._keep(self._serial_key, number.encode())
+        before, number = self._identity.wanted, self._identity.accept()
+        if (known := self._identity.wanted) != before:
+            self._keep(self._serial_key, known.encode())
         return before, number
 
     # ------------------------------------------------------------------------- who answers, where

@@ -191,6 +191,7 @@ async def test_a_number_in_the_configuration_goes_before_what_was_accepted(expec
     await meter.read()
     meter.poller.accept("main")
     assert (await meter.read()).faults == {VALUE.name: "other_meter"}
+    assert meter.kept == {}, "what was not accepted leaves no trace"
 
 
 @pytest.mark.parametrize("how", ["refuses", "silent_at"])
