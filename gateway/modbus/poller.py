@@ -109,8 +109,8 @@ class Poller:
             reader.recall(learnt)
 
     def accept(self, meter: str) -> tuple[str, str]:
-        """Take the meter that answers for the right one: the serial number it was known by, and
-        the one it has; empty for none. Not where the configuration has another.
+        """Take the meter that answers for the right one, but where the configuration has another:
+        the serial number it was known by, and the one it has; empty for none.
         """
         return self._readers[meter].accept()
 
@@ -150,12 +150,10 @@ class Poller:
         Never raises for what a line or a unit does. A unit that stays silent is not asked for the
         rest.
         """
-        async with self._asking:
-            self.asking_since = self._clock.monotonic()
+        async with self._at_work():
             try:
                 return await self._look(unit, reads)
             finally:
-                self.asking_since = None
                 await self._hang_up()
 
     async def _look(self, number: int, reads: Sequence[Read]) -> tuple[Block | str, ...]:
@@ -179,10 +177,16 @@ class Poller:
 
         Never raises for what a line or a meter does; it is in the samples.
         """
+        async with self._at_work():
+            return await self._round(asks)
+
+    @contextlib.asynccontextmanager
+    async def _at_work(self) -> AsyncIterator[None]:
+        """Alone on the line, and seen to be by the watchdog."""
         async with self._asking:
             self.asking_since = self._clock.monotonic()
             try:
-                return await self._round(asks)
+                yield
             finally:
                 self.asking_since = None
 
