@@ -79,11 +79,7 @@ def _runs(units: Sequence[int]) -> str:
 def told(one: Found) -> str:
     """One line for people."""
     if not one.claims:
-        return (
-            f"{_where(one)}: unknown: {_gave(one)}"
-            if one.blocks
-            else f"{_where(one)}: {_gave(one)}"
-        )
+        return f"{_where(one)}: {'unknown: ' if one.blocks else ''}{_gave(one)}"
     claim = one.claims[0]
     serial = f", serial number {claim.serial_number}" if claim.serial_number else ""
     return f"{_where(one)}: {claim.profile.name}{serial} ({_why(one)})"
