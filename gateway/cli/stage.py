@@ -53,6 +53,7 @@ _POWER: Final = "active_power_total"
 
 
 def _silent_now_and_then(first: int, lasting: int, every: int) -> tuple[Fault, ...]:
+    """Silent so long that it is called offline for longer than the 5 s between two lines."""
     starts = range(first * SECOND, 24 * 3_600 * SECOND, every * SECOND)
     return tuple(Fault("silent", start, start + lasting * SECOND) for start in starts)
 
@@ -69,7 +70,7 @@ ACTORS: Final = (
         "heat-pump",
         1,
         ((_ENERGY, "counter"),),
-        _silent_now_and_then(first=12, lasting=7, every=40),
+        _silent_now_and_then(first=9, lasting=9, every=40),
     ),
 )
 
