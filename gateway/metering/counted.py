@@ -44,6 +44,8 @@ class CounterValues(Values):
         self.base: Base | None = None
         self.why = "no_baseline"
         """Why there is no base."""
+        self._base_is_stored = False
+        """Are the base's words those of the reading stored last?"""
         self._late: tuple[Instant, Decimal, Sample] | None = None
         self.clock_was_set = False
         """Since the base: boundaries that were passed over may never have been."""
@@ -110,17 +112,19 @@ class CounterValues(Values):
     def restore(self, reading: Reading | None) -> None:
         super().restore(reading)
         if reading is not None and self.done is not None:
-            self.base = self._base(self.done, self.done, reading.raw)
+            own = reading.raw.only(self.source.registers)
+            self.base = self._base(self.done, self.done, own)
+            self._base_is_stored = True
 
     def saved(self) -> list[Any]:
         base = self.base
         words = base and [base.boundary, base.at, base.raw.pack().hex(), str(base.wrapped)]
-        return [self.done, self.why, words]
+        return [self.done, self.why, words, self._base_is_stored]
 
     def resume(self, saved: list[Any]) -> None:
         super().resume(saved)
-        _, self.why, words = saved
-        self.base = None
+        _, self.why, words, *stored = saved
+        self.base, self._base_is_stored = None, stored == [True]
         if words:
             boundary, at, raw, wrapped = words
             base = self._base(boundary, at, RawWords.unpack(bytes.fromhex(raw)))
@@ -137,12 +141,14 @@ class CounterValues(Values):
     def _answer(self, value: Decimal, sample: Sample, formed: Formed) -> None:
         raw = sample.raw.only(self.source.registers)
         base = Base(self.due, min(self.due, sample.at), value, raw)
+        stored = len(formed.readings)
         if self.send.as_ == "counter":
             self._reading(self.source.multiplied(value), raw, formed)
         else:
             self._consumption(base, formed)
         formed.unsaid |= base.at != self.due
         self.base, self.clock_was_set = base, False
+        self._base_is_stored = len(formed.readings) > stored
         self.source.learn(value, base.at)
         self._settled(self.due)
 
@@ -158,13 +164,16 @@ class CounterValues(Values):
             self._gap("no_baseline", formed)
             return
         moved = self.source.multiplied(moved)
+        raw = now.raw
+        if not self._base_is_stored:  # else it could not be reckoned again from what is stored
+            raw = RawWords(raw.blocks + self.base.raw.blocks)
         whole = self.send.gap == "spread" and self.clock_was_set
         if self.base.boundary == self.done or self.send.gap == "return" or whole:
-            self._reading(moved, now.raw, formed)
+            self._reading(moved, raw, formed)
         elif self.send.gap == "skip":
             self._gap("gap", formed)
         else:
-            self._spread(self.base.boundary, moved, now.raw, formed)
+            self._spread(self.base.boundary, moved, raw, formed)
 
     def _spread(self, since: Instant, moved: Decimal, raw: RawWords, formed: Formed) -> None:
         """Divide `moved` over all intervals since a boundary; the parts sum up exactly."""

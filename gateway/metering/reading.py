@@ -69,6 +69,17 @@ class RawWords:
                 kept[key] = Block(register.function, register.address, words)
         return RawWords(tuple(kept[key] for key in sorted(kept)))
 
+    def before(self) -> RawWords:
+        """What stands behind the registers' own words: those of them at an earlier moment."""
+        own: set[tuple[int, int, int]] = set()
+        earlier = []
+        for block in self.blocks:
+            place = block.function, block.address, len(block.words)
+            if place in own:
+                earlier.append(block)
+            own.add(place)
+        return RawWords(tuple(earlier))
+
     def pack(self) -> bytes:
         """The form in which the buffer keeps them: function, count, address, words, …"""
         return b"".join(
@@ -140,6 +151,8 @@ class Reading:
     """What is sent, in whole seconds (a multiple of 1,000 ms)."""
     value: Decimal
     raw: RawWords = RawWords()
+    """A consumption that is not reckoned from the reading stored before it has, behind its own
+    words, those from which it is reckoned."""
     held: str = ""
     """Why it may not be sent yet (implausible, clock, dst); empty: it may."""
 

@@ -328,3 +328,19 @@ def test_days_around_a_change_of_the_clock_hold_all_their_hours():
         at = start + hour * HOUR
         shelf.append(m.take(energy(at, str(1000 + hour)), at))
     assert [r.value for r in shelf.readings.values()] == [24, 25, 24]
+
+
+def test_what_a_consumption_is_reckoned_from_is_stored_with_it_or_before_it():
+    """The first one, and the first of a replaced meter, bring it along; the others need not."""
+    m, shelf = meter(send()), Shelf()
+    at_hours(m, shelf, "1000", "1001", "1003", None, "1006")
+    assert [len(r.raw.before().blocks) for r in shelf.readings.values()] == [1, 0, 0]
+    m.accept(replaced=True)
+    at_hours(m, shelf, "5", "9", start=5)
+    *_, last = shelf.readings.values()
+    assert m._all[0].source.decode(last.raw) == 9
+    assert m._all[0].source.decode(last.raw.before()) == 5
+    again = shelf.restored(meter(send()))
+    at_hours(again, shelf, "10", start=7)
+    *_, last = shelf.readings.values()
+    assert (last.value, last.raw.before().blocks) == (1, ())
