@@ -27,11 +27,12 @@ from pymodbus.pdu import ModbusPDU
 
 from gateway.clock import Clock
 from gateway.errors import BadAnswer, DeviceException, LinkDown, MeterTimeout
+from gateway.metering.inquiry import SERVER_ID, Inquiry, Told, plain
 from gateway.metering.reading import Block
-from gateway.modbus.frames import Request, Seen, Watch, overheard
+from gateway.modbus.frames import Request, Seen, Watch, objects_in, overheard
 from gateway.modbus.health import LATEST_ANSWER
 from gateway.modbus.line import Overheard
-from gateway.modbus.plan import Read, character_time, silence_time
+from gateway.modbus.plan import Question, Read, character_time, silence_time
 from gateway.modbus.ports import flush, prepare, tls_context, why
 from gateway.modbus.settings import SERIAL_HINT, TCP_HINT, BusSettings, SerialLink
 
@@ -48,6 +49,7 @@ _DRAINS: Final = 3
 _SLACK: Final = 0.01  # seconds that a busy machine may be late to end a wait
 _AT_LEAST: Final = 0.9  # of a timeout is left to the unit, however long its frames take
 _REMEMBERED: Final = 20  # frames that nobody waited for
+_MOST_REQUESTS: Final = 5  # for an object of 43/14, where a device says that more follow
 _BUFFER: Final = 1024
 """Bytes of one wait for an answer: the longest, in ASCII, has 513; the rest is for noise."""
 
@@ -69,6 +71,27 @@ class _InputRegistersAnswer(_RegistersAnswer):
     function_code = 4
 
 
+class _IdentificationAnswer(ModbusPDU):
+    """pymodbus' own class trusts the lengths in it; this leaves them to us."""
+
+    function_code = 43
+    told = b""
+
+    def decode(self, data: bytes) -> None:
+        self.told = bytes(data)
+
+    @classmethod
+    def calculateRtuFrameSize(cls, data: bytes) -> int:  # noqa: N802
+        return len(data)  # the watch lets whole frames through
+
+    def __str__(self) -> str:
+        return "texts"
+
+
+class _ServerIdAnswer(_IdentificationAnswer):
+    function_code = SERVER_ID
+
+
 class Bus:
     """A bus asked by one task: requests never overlap.
 
@@ -83,7 +106,7 @@ class Bus:
         self._watch = Watch(settings.link.framing)
         self._client: Any = None
         self._lost = False
-        self._asked: tuple[int, Read] | None = None
+        self._asked: tuple[int, Question] | None = None
         """The request under way."""
         self._verdict: Seen = "nothing"
         self._sent = 0.0
@@ -197,6 +220,8 @@ class Bus:
         client.ctx.max_buffer_size = _BUFFER
         client.register(_RegistersAnswer)
         client.register(_InputRegistersAnswer)
+        client.register(_IdentificationAnswer)
+        client.register(_ServerIdAnswer)
         return client
 
     def _connected(self, up: bool) -> None:
@@ -215,6 +240,35 @@ class Bus:
         line, which nobody answers. A line is left to calm down before the next request, and a
         connection closed, after a timeout and after an answer that cannot be trusted.
         """
+        answer = await self._request(unit, read, timeout, pause)
+        if read.function in (1, 2):
+            return Block(read.function, read.address, tuple(map(int, answer.bits[: read.count])))
+        return Block(read.function, read.address, tuple(answer.registers))
+
+    async def identify(
+        self, unit: int, inquiry: Inquiry, *, timeout: float, pause: float = 0.0
+    ) -> Told:
+        """Ask for what it tells of itself; for an object that comes in a later answer of several,
+        a few times. The object asked for may not be in what it tells. Raises as `read` does.
+        """
+        texts: dict[int, str] = {}
+        start = 0
+        for _ in range(_MOST_REQUESTS):
+            answer = await self._request(unit, inquiry, timeout, pause, start)
+            if inquiry.function == SERVER_ID:
+                return Told(SERVER_ID, ((0, plain(answer.told[1:])),))
+            objects = objects_in(answer.told)
+            assert objects is not None  # the watch lets no other through
+            texts |= {number: plain(value) for number, value in objects.given}
+            if objects.following is None or inquiry.object in texts:
+                break
+            start = objects.following
+        return Told(inquiry.function, tuple(texts.items()))
+
+    async def _request(
+        self, unit: int, question: Question, timeout: float, pause: float, start: int = 0
+    ) -> Any:
+        """pymodbus' object of the answer; `start`: the object of 43/14 to begin with."""
         if unit == 0 and self._link.framing not in ("tcp", "tls"):
             raise ValueError("unit 0 on a line is for broadcasts")
         if not self.is_open:
@@ -222,7 +276,7 @@ class Bus:
         await self._calm(max(self._silence, pause))
         began = self._clock.monotonic()
         try:
-            return await self._ask(unit, read, timeout)
+            return await self._ask(unit, question, timeout, start)
         except asyncio.CancelledError:
             await self.close()  # its answer must not meet the next request
             raise
@@ -242,7 +296,7 @@ class Bus:
         if self._heard + silence > self._clock.monotonic():
             await self._clock.until(self._heard + silence)
 
-    async def _ask(self, unit: int, read: Read, timeout: float) -> Block:
+    async def _ask(self, unit: int, question: Question, timeout: float, start: int) -> Any:
         client = self._client
         if not self.is_open:  # it went while we waited
             raise LinkDown(self.settings.name, "the connection was lost")
@@ -251,32 +305,38 @@ class Bus:
             self._listen_back()
         if not self._over_socket:
             flush(context.transport.sync_serial)
-        context.comm_params.timeout_connect = self._wait(read, timeout)
-        self._asked, self._verdict = (unit, read), "nothing"
+        context.comm_params.timeout_connect = self._wait(question, timeout)
+        self._asked, self._verdict = (unit, question), "nothing"
         try:
-            answer = await self._send(client, unit, read)
+            answer = await self._send(client, unit, question, start)
         except (ModbusIOException, ConnectionException) as error:
-            await self._failed(unit, read, timeout, error)
+            await self._failed(unit, question, timeout, error)
         if answer.isError():
-            raise DeviceException(self.settings.name, unit, str(read), answer.exception_code)
-        if read.function in (1, 2):
-            return Block(read.function, read.address, tuple(map(int, answer.bits[: read.count])))
-        return Block(read.function, read.address, tuple(answer.registers))
+            raise DeviceException(self.settings.name, unit, str(question), answer.exception_code)
+        return answer
 
-    def _send(self, client: Any, unit: int, read: Read) -> Any:
-        function = read.function
+    def _send(self, client: Any, unit: int, question: Question, start: int) -> Any:
+        if isinstance(question, Inquiry):
+            if question.function == SERVER_ID:
+                return client.report_device_id(device_id=unit)
+            return client.read_device_information(
+                read_code=question.category, object_id=start, device_id=unit
+            )
+        function = question.function
         if function == 3:
             ask = client.read_holding_registers
         elif function == 4:
             ask = client.read_input_registers
         else:
             ask = client.read_coils if function == 1 else client.read_discrete_inputs
-        return ask(read.address, count=read.count, device_id=unit)
+        return ask(question.address, count=question.count, device_id=unit)
 
-    async def _failed(self, unit: int, read: Read, timeout: float, error: Exception) -> None:
+    async def _failed(
+        self, unit: int, question: Question, timeout: float, error: Exception
+    ) -> None:
         """Leave the line in a known state, then say what happened."""
         verdict, seen = self._verdict, self._watch.seen()
-        name, block = self.settings.name, str(read)
+        name, block = self.settings.name, str(question)
         if self._lost:
             raise LinkDown(name, "the connection was lost", hint=self._hint) from error
         now = self._clock.monotonic()
@@ -286,7 +346,7 @@ class Bus:
             if seen == "crc":
                 self._drain = (timeout, self._heard, now + _DRAINS * timeout)
             else:
-                quiet = max(0.0, min(timeout, self._longest - self._wait(read, timeout)))
+                quiet = max(0.0, min(timeout, self._longest - self._wait(question, timeout)))
                 self._drain = (quiet, now, now + _DRAINS * timeout)
         elif verdict not in ("unit", "function", "length"):
             await self.close()  # a late answer dies with its connection
@@ -306,16 +366,16 @@ class Bus:
             late = not frame.request and missed is not None and now - missed < LATEST_ANSWER
             self.overheard.append(Overheard(now, "late" if late else "foreign", frame.unit))
 
-    def _wait(self, read: Read, timeout: float) -> float:
+    def _wait(self, question: Question, timeout: float) -> float:
         """Seconds from a request on after which its answer is given up."""
         if self._over_socket:
             return timeout
-        frames = self.wire_time(read)
+        frames = self.wire_time(question)
         return max(min(frames + timeout, self._longest), frames + _AT_LEAST * timeout)
 
-    def wire_time(self, read: Read) -> float:
+    def wire_time(self, question: Question) -> float:
         """Seconds that request and answer take on the line together; 0 over TCP."""
-        characters = 28 + 2 * read.data_bytes if self._ascii else 13 + read.data_bytes
+        characters = 28 + 2 * question.data_bytes if self._ascii else 13 + question.data_bytes
         return characters * self.character
 
     @property
@@ -340,13 +400,17 @@ class Bus:
             return frame
         assert self._asked is not None
         self._sent = self._heard = now + len(data) * self.character
-        unit, read = self._asked
+        unit, question = self._asked
         transaction, frame = 0, data
         if self._ascii:
             frame = binascii.unhexlify(data[1:-2])[:-1]
         elif self._link.framing != "rtu":
             transaction = data[0] << 8 | data[1]
-        self._watch.expect(Request(unit, read.function, read.data_bytes, transaction, frame))
+        category = question.category if isinstance(question, Inquiry) else 0
+        expected = Request(
+            unit, question.function, question.data_bytes, transaction, frame, category
+        )
+        self._watch.expect(expected)
         return data
 
     def _give_up(self) -> None:

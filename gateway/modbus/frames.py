@@ -1,9 +1,10 @@
 """Modbus frames as bytes, and the watch that lets only the answer asked for pass. Pure.
 
 Modbus over serial line v1.02 (RTU §2.5.1, ASCII §2.5.2); Modbus messaging on TCP/IP v1.0b (§3.1).
-An answer passes where its check sum, unit, function and length are those of the request, and over
-TCP its transaction too; all else on the line (noise before it, answers of other units, our own
-echo, late answers to other requests) is passed over and remembered as what was seen.
+An answer passes where its check sum, unit, function and length are those of the request (what a
+device tells of itself, 43/14 and 17, has the length that it says), and over TCP its transaction
+too; all else on the line (noise before it, answers of other units, our own echo, late answers to
+other requests) is passed over and remembered as what was seen.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
 from attrs import frozen
+
+from gateway.metering.inquiry import IDENTIFICATION, SERVER_ID
 
 Seen: TypeAlias = Literal["nothing", "echo", "crc", "unit", "function", "length", "frame"]
 """What came instead of the answer, for the error's reason."""
@@ -30,6 +33,10 @@ def _crc_table() -> tuple[int, ...]:
 
 
 _TABLE: Final = _crc_table()
+_MEI: Final = 14  # of the interfaces behind function 43 the one that identifies
+_LONGEST: Final = 254  # unit to data
+_ANSWERS: Final = (1, 2, 3, 4, SERVER_ID, IDENTIFICATION)
+"""Functions of which an answer's length is known."""
 
 
 def crc16(data: bytes) -> bytes:
@@ -57,26 +64,74 @@ class Request:
     unit: int
     function: int
     data_bytes: int
-    """Bytes of data in the answer."""
+    """Bytes of data in the answer; those of 43/14 and 17 say it themselves."""
     transaction: int = 0
     frame: bytes = b""
     """As it went over a line: with its check sum in RTU, from unit to data in ASCII."""
+    category: int = 0
+    """43/14: which objects were asked for."""
 
 
 Match: TypeAlias = Callable[[Request, bytes], tuple[bytes, Seen]]
 """Bytes on the line so far → the whole frame of the answer (empty: not yet), and what was seen."""
 
 
+@frozen
+class Objects:
+    """An answer of 43/14, behind its function."""
+
+    given: tuple[tuple[int, bytes], ...]
+    following: int | None
+    """The object to ask for next; None: no more follow."""
+    length: int
+
+
+def objects_in(data: bytes) -> Objects | None:
+    """What stands behind function 43 in an answer, by the lengths in it; None: nothing whole.
+
+    Interface, category, conformity, whether more follow, the next object, how many there are;
+    then number, length and value of each.
+    """
+    if len(data) < 6:
+        return None
+    interface, category, conformity, more, following, count = data[:6]
+    sound = interface == _MEI and 1 <= category <= 4 and conformity & 0x7F in (1, 2, 3)
+    if not sound or more not in (0, 0xFF):
+        return None
+    given, at = [], 6
+    for _ in range(count):
+        if len(data) < at + 2 or len(data) < (end := at + 2 + data[at + 1]):
+            return None
+        given.append((data[at], data[at + 2 : end]))
+        at = end
+    return Objects(tuple(given), following if more else None, at)
+
+
+def _head(request: Request) -> bytes:
+    """How its answer begins."""
+    if request.function == IDENTIFICATION:
+        return bytes((request.unit, IDENTIFICATION, _MEI, request.category))
+    if request.function == SERVER_ID:
+        return bytes((request.unit, SERVER_ID))
+    return bytes((request.unit, request.function, request.data_bytes))
+
+
+def _length(data: bytes) -> int:
+    """From unit to data of an answer that begins there; 0: none does, or it is cut off."""
+    if data[1] & 0x80:
+        return 3
+    if data[1] != IDENTIFICATION:
+        return length if len(data) > 2 and (length := 3 + data[2]) <= _LONGEST else 0
+    objects = objects_in(data[2:_LONGEST])
+    return 2 + objects.length if objects is not None else 0
+
+
 def match_rtu(request: Request, data: bytes) -> tuple[bytes, Seen]:
     """Find the answer anywhere in what came over a line."""
-    unit, function, size = request.unit, request.function, request.data_bytes
-    answers = (
-        (bytes((unit, function, size)), 5 + size),
-        (bytes((unit, function | 0x80)), 5),
-    )
-    for head, length in answers:
+    for head in (_head(request), bytes((request.unit, request.function | 0x80))):
         start = data.find(head)
         while start >= 0:
+            length = _length(data[start:]) + 2
             frame = data[start : start + length]
             # A request to read 17 to 24 bits at 0x03xx has the form of its own answer: our echo.
             if _is_whole(frame, length) and frame != request.frame:
@@ -92,10 +147,12 @@ def see_rtu(request: Request, data: bytes) -> Seen:
     if data == request.frame:
         return "echo"
     for start in range(len(data) - 4):
-        function, size = data[start + 1], data[start + 2]
-        length = 5 if function & 0x80 else 5 + size
+        function = data[start + 1]
+        if function & 0x7F not in _ANSWERS:
+            continue
+        length = _length(data[start:]) + 2
         frame = data[start : start + length]
-        if not 1 <= function & 0x7F <= 4 or not _is_whole(frame, length):
+        if not _is_whole(frame, length):
             continue
         if data[start] != request.unit:
             return "unit"
@@ -120,8 +177,10 @@ def _overheard_rtu(data: bytes) -> list[Frame]:
     found, at = [], 0
     while at < len(data) - 4:
         function = data[at + 1]
-        lengths = [(5, False)] if function & 0x80 else [(5 + data[at + 2], False), (8, True)]
-        for length, request in lengths if 1 <= function & 0x7F <= 6 else ():
+        lengths = [(_length(data[at:]) + 2, False)]
+        if not function & 0x80:
+            lengths += [(7 if function == IDENTIFICATION else 8, True)]
+        for length, request in lengths if function & 0x7F in (*_ANSWERS, 5, 6) else ():
             frame = data[at : at + length]
             if _is_whole(frame, length):
                 found.append(Frame(frame[0], request))
@@ -138,7 +197,7 @@ def _overheard_ascii(data: bytes) -> list[Frame]:
         with contextlib.suppress(binascii.Error):
             frame = binascii.unhexlify(text)
             if end and len(frame) >= 4 and lrc(frame[:-1]) == frame[-1]:
-                answer = len(frame) == 4 or len(frame) == 4 + frame[2]
+                answer = _length(frame[:-1]) == len(frame) - 1
                 found.append(Frame(frame[0], not answer))
     return found
 
@@ -217,8 +276,8 @@ def _compare(request: Request, frame: bytes) -> Seen | None:
         return None if len(frame) == 3 else "length"
     if frame[1] != request.function:
         return "function"
-    size = request.data_bytes
-    return None if frame[2] == size and len(frame) == 3 + size else "length"
+    whole = frame.startswith(_head(request)) and len(frame) == _length(frame)
+    return None if whole else "length"
 
 
 class Watch:

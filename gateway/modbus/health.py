@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import define, field, frozen
 
-from gateway.modbus.plan import Read
+from gateway.modbus.plan import Question
 
 State: TypeAlias = Literal["unknown", "online", "offline"]
 
@@ -102,13 +102,13 @@ class Unit:
     turnaround: float | None = None
     """A usual one, for planning."""
     last_answer: float | None = None
-    doubts: dict[Read, float] = field(factory=dict)
+    doubts: dict[Question, float] = field(factory=dict)
     """Requests that were not answered, with when that was: what comes late may fit another
     request of the same shape, so none goes out before one of a shape without doubt was answered."""
     next_try: float = 0.0
-    _peaks: dict[Read, float] = field(factory=dict)
+    _peaks: dict[Question, float] = field(factory=dict)
     """The slowest answer to each read: some blocks take a meter far longer than others."""
-    _slow: set[Read] = field(factory=set)
+    _slow: set[Question] = field(factory=set)
     _recent: deque[Outcome] = field(factory=lambda: deque(maxlen=_RECENT))
     _damaged: int = 0
     _counted: int = 0
@@ -119,11 +119,11 @@ class Unit:
         """Has it ever answered?"""
         return self.last_answer is not None
 
-    def timeout(self, read: Read) -> float:
-        """Seconds to wait for the answer to a read: learnt from those that came."""
+    def timeout(self, question: Question) -> float:
+        """Seconds to wait for the answer: learnt from those that came."""
         if self.silent == 1:
             return self._learnt()
-        if self.silent or read not in self._peaks or read in self._slow:
+        if self.silent or question not in self._peaks or question in self._slow:
             return self.longest
         return self._learnt()
 
@@ -131,52 +131,54 @@ class Unit:
         slowest = max(self._peaks.values(), default=self.longest)
         return min(self.longest, max(self.shortest, self.answer_time, _MARGIN * slowest))
 
-    def answered(self, read: Read, turnaround: float, now: float) -> None:
+    def answered(self, question: Question, turnaround: float, now: float) -> None:
         """It answered, be it with an exception."""
-        self._count(read, "")
+        self._count(question, "")
         self.silent = 0
         self.last_answer = now
         if self.turnaround is None:
             self.turnaround = turnaround
         self.turnaround += 0.2 * (turnaround - self.turnaround)
-        self._slow.discard(read)
-        self._peaks[read] = max(turnaround, self._peaks.get(read, 0.0) * _FORGET)
-        if self.doubts and read.shape not in self.doubted(now):
+        self._slow.discard(question)
+        self._peaks[question] = max(turnaround, self._peaks.get(question, 0.0) * _FORGET)
+        if self.doubts and question.shape not in self.doubted(now):
             self.doubts.clear()  # units answer in order: nothing older can come
 
-    def fell_silent(self, read: Read, reason: str, now: float) -> None:
+    def fell_silent(self, question: Question, reason: str, now: float) -> None:
         """No answer within the timeout, or none says the gateway before it."""
-        self._count(read, reason)
+        self._count(question, reason)
         self.errors[reason] += 1
         self.reason = reason
         self.silent += 1
         pause = FIRST_PAUSE * 2.0 ** min(self.silent - 1, 10)
         self.next_try = now + min(pause, LONGEST_PAUSE)
-        self._slow.add(read)  # perhaps it only takes longer now: waited for until it answers
+        self._slow.add(question)  # perhaps it only takes longer now: waited for until it answers
 
-    def failed(self, read: Read, reason: str, *, damaged: bool) -> None:
+    def failed(self, question: Question, reason: str, *, damaged: bool) -> None:
         """An error that does not mean that the unit is silent."""
-        self._count(read, reason)
+        self._count(question, reason)
         self.errors[reason] += 1
         self.reason = reason
         self._damaged += damaged
 
-    def _count(self, read: Read, reason: str) -> None:
+    def _count(self, question: Question, reason: str) -> None:
         self.requests += 1
         self._counted += 1
-        self._recent.append(_outcome(reason, read.data_bytes >= LONG))
+        self._recent.append(_outcome(reason, question.data_bytes >= LONG))
 
     def doubted(self, now: float) -> set[tuple[int, int]]:
         """The shapes of which a late answer may still come."""
-        self.doubts = {read: at for read, at in self.doubts.items() if now - at < LATEST_ANSWER}
-        return {read.shape for read in self.doubts}
+        self.doubts = {
+            question: at for question, at in self.doubts.items() if now - at < LATEST_ANSWER
+        }
+        return {question.shape for question in self.doubts}
 
-    def doubtful(self, read: Read, now: float) -> bool:
+    def doubtful(self, question: Question, now: float) -> bool:
         """Could the late answer to another request be taken for the answer to this one?"""
         if not self.doubts:
             return False
         self.doubted(now)
-        return any(other.shape == read.shape and other != read for other in self.doubts)
+        return any(other.shape == question.shape and other != question for other in self.doubts)
 
     def worth_another(self, waited: float) -> bool:
         """Is one more try in the same round worth it? Requests get lost too: a unit that answered

@@ -11,6 +11,7 @@ from attrs import frozen
 from gateway.clock import Clock
 from gateway.errors import LinkDown
 from gateway.logbook import log
+from gateway.metering.inquiry import Inquiry, Told
 from gateway.metering.reading import Block
 from gateway.modbus.plan import Read
 from gateway.modbus.settings import BusSettings, SerialLink
@@ -58,6 +59,11 @@ class Wire(Protocol):
 
     async def read(self, unit: int, read: Read, *, timeout: float, pause: float = 0.0) -> Block:
         """Ask once. Raises LinkDown and what a meter may answer."""
+
+    async def identify(
+        self, unit: int, inquiry: Inquiry, *, timeout: float, pause: float = 0.0
+    ) -> Told:
+        """Ask for what it tells of itself. Raises the same."""
 
 
 @frozen

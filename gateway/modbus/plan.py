@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from attrs import frozen
 
 from gateway.clock import Millis
+from gateway.metering.inquiry import Inquiry
 from gateway.metering.profile import Limits
 from gateway.metering.register import Register
 from gateway.modbus.settings import Link, SerialLink
@@ -64,6 +65,10 @@ class Read:
 
     def __str__(self) -> str:
         return f"f{self.function}@{self.address}+{self.count}"
+
+
+Question: TypeAlias = Read | Inquiry
+"""All that a unit is ever asked."""
 
 
 @frozen

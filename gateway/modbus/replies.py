@@ -8,10 +8,13 @@ import random
 from attrs import define, field
 
 from gateway.clock import Instant
+from gateway.metering.inquiry import IDENTIFICATION, SERVER_ID
 from gateway.modbus.faults import Fault
 from gateway.modbus.frames import crc16, lrc
 from gateway.modbus.settings import Framing
 from gateway.modbus.simulator import SimulatedMeter
+
+_SIZES = {SERVER_ID: 4, IDENTIFICATION: 7}  # of a request in RTU; of all others 8
 
 
 def wrap(unit: int, pdu: bytes, framing: Framing, transaction: int = 0) -> bytes:
@@ -27,10 +30,11 @@ def wrap(unit: int, pdu: bytes, framing: Framing, transaction: int = 0) -> bytes
 def unwrap(data: bytes, framing: Framing) -> tuple[int, int, bytes, int] | None:
     """The first request in the bytes: unit, transaction, PDU, bytes used; None: not whole yet."""
     if framing == "rtu":
-        for start in range(max(0, len(data) - 7)):
-            frame = data[start : start + 8]
-            if crc16(frame[:-2]) == frame[-2:]:
-                return frame[0], 0, frame[1:-2], start + 8
+        for start in range(max(0, len(data) - 3)):
+            size = _SIZES.get(data[start + 1], 8)
+            frame = data[start : start + size]
+            if len(frame) == size and crc16(frame[:-2]) == frame[-2:]:
+                return frame[0], 0, frame[1:-2], start + size
         return None
     if framing == "ascii":
         start = data.find(b":")

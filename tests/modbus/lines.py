@@ -69,7 +69,8 @@ class Line:
 
 @contextmanager
 def line(answer: Answer, *, size: int = 8, character: float = 0.0) -> Iterator[Line]:
-    """Requests are told apart by their length, `size`; 0: they end with CR LF.
+    """Requests are told apart by their length, `size`, or that of their function; 0: they end
+    with CR LF.
 
     With `character`, seconds, both directions take their time on the wire.
     """
@@ -87,8 +88,8 @@ def line(answer: Answer, *, size: int = 8, character: float = 0.0) -> Iterator[L
             if not buffer:
                 first = time.monotonic()
             buffer += os.read(ours, 512)
-            while (size and len(buffer) >= size) or (not size and buffer.endswith(b"\r\n")):
-                request, buffer = (buffer[:size], buffer[size:]) if size else (buffer, b"")
+            while length := first_request(buffer, size):
+                request, buffer = buffer[:length], buffer[length:]
                 served.requests.append(request)
                 served.at.append(first)
                 served.answered.append(last)
@@ -125,6 +126,14 @@ def line(answer: Answer, *, size: int = 8, character: float = 0.0) -> Iterator[L
     assert not failed, failed
 
 
+def first_request(buffer: bytes, size: int) -> int:
+    """Bytes of the first request; 0: it is not whole yet."""
+    if not size:
+        return len(buffer) if buffer.endswith(b"\r\n") else 0
+    size = {17: 4, 43: 7}.get(buffer[1], size) if len(buffer) > 1 else size
+    return size if len(buffer) >= size else 0
+
+
 def pause_until(monotonic: float) -> None:
     """Sleep, precisely."""
     while (rest := monotonic - time.monotonic()) > 0:
@@ -157,7 +166,7 @@ class Endpoint:
 
 @asynccontextmanager
 async def endpoint(*, size: int = 12, port: int = 0, ssl: object = None) -> AsyncIterator[Endpoint]:
-    """A server on loopback for requests of `size` bytes."""
+    """A server on loopback for requests of `size` bytes; 0: of as many as their headers say."""
     served = Endpoint(0)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -167,7 +176,9 @@ async def endpoint(*, size: int = 12, port: int = 0, ssl: object = None) -> Asyn
         tasks.add(asyncio.current_task())  # type: ignore[arg-type]
         try:
             while not served.hang_up:
-                request = await reader.readexactly(size)
+                request = await reader.readexactly(size or 6)
+                if not size:
+                    request += await reader.readexactly(int.from_bytes(request[4:], "big"))
                 served.requests.append(request)
                 pieces = served.behave(request)
                 if pieces is None:

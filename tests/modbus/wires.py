@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
-from gateway.errors import BadAnswer, LinkDown, MeterTimeout
+from gateway.errors import BadAnswer, DeviceException, LinkDown, MeterTimeout
+from gateway.metering.inquiry import Inquiry, Told
 from gateway.metering.reading import Block
 from gateway.modbus.line import Overheard
-from gateway.modbus.plan import Read
+from gateway.modbus.plan import Question, Read
 from tests.clocks import FakeClock
 
+Q = TypeVar("Q", Read, Inquiry)
+T = TypeVar("T", Block, Told)
 NOON = 1_700_000_000_000
 
 Behaviour: TypeAlias = Callable[[int, Read], Block | Exception | None]
 """From unit and read to the answer; None: silence."""
+Telling: TypeAlias = Callable[[int, Inquiry], Told | Exception | None]
 
 
 class QuickClock(FakeClock):
@@ -33,17 +37,23 @@ def truth(read: Read) -> Block:
     return Block(read.function, read.address, tuple(range(read.address, read.end)))
 
 
+def mute(unit: int, inquiry: Inquiry) -> Exception:
+    """What a meter answers that tells nothing of itself."""
+    return DeviceException("riser", unit, str(inquiry), 1)
+
+
 class ToldWire:
     """Every request is answered by `behave`, a round trip later, or not at all."""
 
     def __init__(self, clock: QuickClock, behave: Behaviour = lambda unit, read: truth(read)):
         self.behave = behave
+        self.tell: Telling = mute
         self.clock = clock
         self.busy = 0.0
         self.turnaround = 0.02
         self.overheard: list[Overheard] = []
-        self.asked: list[tuple[float, int, Read, float]] = []
-        """When, unit, read, timeout."""
+        self.asked: list[tuple[float, int, Question, float]] = []
+        """When, unit, read or inquiry, timeout."""
         self.down = False
         self.opened = 0
         self.hung_up = False
@@ -64,22 +74,40 @@ class ToldWire:
 
     @property
     def reads(self) -> list[Read]:
-        return [read for _, _, read, _ in self.asked]
+        return [read for _, _, read, _ in self.asked if isinstance(read, Read)]
+
+    @property
+    def inquiries(self) -> list[Inquiry]:
+        return [inquiry for _, _, inquiry, _ in self.asked if isinstance(inquiry, Inquiry)]
 
     async def read(self, unit: int, read: Read, *, timeout: float, pause: float = 0.0) -> Block:
+        return await self._answered(unit, read, timeout, self.behave)
+
+    async def identify(
+        self, unit: int, inquiry: Inquiry, *, timeout: float, pause: float = 0.0
+    ) -> Told:
+        return await self._answered(unit, inquiry, timeout, self.tell)
+
+    async def _answered(
+        self,
+        unit: int,
+        question: Q,
+        timeout: float,
+        behave: Callable[[int, Q], T | Exception | None],
+    ) -> T:
         if self.down or not self._open:
             self._open = False
             raise LinkDown("riser", "not open")
-        self.asked.append((self.clock.monotonic(), unit, read, timeout))
+        self.asked.append((self.clock.monotonic(), unit, question, timeout))
         if self.hung_up:
             self.hung_up = self._open = False
             raise LinkDown("riser", "the connection was lost")
-        answer = self.behave(unit, read)
+        answer = behave(unit, question)
         took = timeout if answer is None else self.turnaround
         await self.clock.sleep(took)
         self.busy += took
         if answer is None:
-            raise MeterTimeout("riser", unit, str(read), "no answer")
+            raise MeterTimeout("riser", unit, str(question), "no answer")
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -174,7 +174,7 @@ async def test_the_million_finds_what_is_taken_out(
     if taken_out == "the checks":
         monkeypatch.setattr(Watch, "arrived", first_that_is_long_enough)
     if taken_out == "another shape after a timeout":
-        monkeypatch.setattr(Unit, "doubtful", lambda self, read, now: False)
+        monkeypatch.setattr(Unit, "doubtful", lambda self, question, now: False)
         monkeypatch.setattr(Unit, "doubted", lambda self, now: set())
     tally = await in_virtual_time("line", 0.1, 5000 if short else 50_000)
     with capsys.disabled():
