@@ -10,6 +10,7 @@ import click
 from gateway.cli.output import config_option, print_json
 from gateway.config import Library, UnknownProfile, find_path, own_profiles
 from gateway.errors import GatewayError
+from gateway.metering.inquiry import SERVER_ID
 from gateway.metering.profile import Computed, DeviceProfile, Identity
 from gateway.metering.register import Register
 
@@ -147,7 +148,11 @@ def _computed(total: Computed) -> dict[str, object]:
 
 def _identity(identity: Identity) -> dict[str, object]:
     expected = list(identity.expected)
-    return {"what": identity.what, **_place(identity.register), "expected": expected}
+    told_by = identity.told_by
+    if isinstance(told_by, Register):
+        return {"what": identity.what, **_place(told_by), "expected": expected}
+    where = {"function": told_by.function, "object": told_by.object}
+    return {"what": identity.what, **where, "expected": expected}
 
 
 def _page(profile: DeviceProfile) -> list[str]:
@@ -172,11 +177,14 @@ def _page(profile: DeviceProfile) -> list[str]:
         minus = "".join(f" - {term.name}" for term in total.minus)
         lines.append(f"  {total.quantity:<{width}}  = {plus}{minus} {total.unit}")
     for identity in profile.identity:
-        register = identity.register
+        told_by = identity.told_by
         means = f" (this model: {', '.join(identity.expected)})" if identity.expected else ""
+        if isinstance(told_by, Register):
+            place, kind = told_by.address, told_by.encoding.type
+        else:
+            place, kind = told_by.object, "object" if told_by.function != SERVER_ID else "text"
         lines.append(
-            f"  {identity.what:<{width}}  {register.function:>8}  {register.address:>7}"
-            f"  {register.encoding.type:<6}{means}"
+            f"  {identity.what:<{width}}  {told_by.function:>8}  {place:>7}  {kind:<6}{means}"
         )
     lines += ["", "Sources:", *(f"  {name}: {what}" for name, what in profile.sources)]
     lines += [f"Note: {note}" for note in profile.notes]

@@ -14,37 +14,64 @@ from gateway.config.registers import (
     read_encoding,
     word,
 )
-from gateway.config.values import integer, text
-from gateway.metering.register import Encoding, Register
+from gateway.config.values import Refused, Wrong, integer, text
+from gateway.metering.inquiry import IDENTIFICATION, SERVER_ID, Inquiry, plain
+from gateway.metering.profile import Identity
+from gateway.metering.register import Register
 
-IDENTITY: Final = ("what", *ENCODING, "expected", "sources", "note")
+IDENTITY: Final = ("what", *ENCODING, "object", "expected", "sources", "note")
 
 
-def read_identity(context: Context, node: Node) -> tuple[Register, tuple[str, ...]] | None:
-    """One entry under `identity`: its register and the values it is expected to have."""
+def read_identity(context: Context, node: Node) -> Identity | None:
+    """One entry under `identity`: what tells it, and the values it is expected to have."""
     body = table(context.report, node, "identity")
     if body is None:
         return None
     fields = Fields(context.report, body, "identity", IDENTITY)
     what = fields.require("what", word, "", example="what: serial_number")
-    encoding, function, address = read_encoding(fields, context.common)
-    register = Register(
-        what,
-        function,
-        address,
-        encoding,
-        sources=own_sources(fields, context),
-        note=fields.get("note", text, ""),
-    )
-    check_size(fields, context, register)
-    expected = _expected(fields, encoding)
-    return (register, expected) if fields.sound(*IDENTITY) else None
+    sources, note = own_sources(fields, context), fields.get("note", text, "")
+    told_by: Register | Inquiry | None = _inquiry(fields)
+    if told_by is None:
+        encoding, function, address = read_encoding(fields, context.common)
+        register = Register(what, function, address, encoding, sources=sources, note=note)
+        check_size(fields, context, register)
+        told_by = register
+    found = Identity(what, told_by, _expected(fields, told_by))
+    return found if fields.sound(*IDENTITY) else None
 
 
-def _expected(fields: Fields, encoding: Encoding) -> tuple[str, ...]:
+def _inquiry(fields: Fields) -> Inquiry | None:
+    """What `object`, of function 43/14, or `function: 17` asks for; None: a register tells it."""
+    function = _number(fields.node("function"))
+    if "object" in fields or function == IDENTIFICATION:
+        example = "object: 0 to 255, instead of function, address and type"
+        found = Inquiry(
+            IDENTIFICATION, fields.require("object", integer(0, 255), 0, example=example)
+        )
+        why, others = "an object has none", ENCODING if "object" in fields else ENCODING[1:]
+    elif function == SERVER_ID:
+        found, why, others = Inquiry(SERVER_ID), "function 17 has none", ENCODING[1:]
+    else:
+        return None
+    for key in others:
+        if key in fields:
+            fields.error(key, f"{key}: {why}", "remove it")
+    return found
+
+
+def _number(node: Node | None) -> int | None:
+    try:
+        return None if node is None else integer(0, 255)(node)
+    except (Wrong, Refused):
+        return None  # reported where it is read as that of a register
+
+
+def _expected(fields: Fields, told_by: Register | Inquiry) -> tuple[str, ...]:
     def one(node: Node) -> str:
         found = text(node).strip()
-        if encoding.type == "string":
+        if isinstance(told_by, Inquiry):
+            return plain(found.encode())
+        if told_by.encoding.type == "string":
             return found
         return str(integer(0, 0xFFFFFFFF)(node))
 

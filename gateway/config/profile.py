@@ -135,7 +135,7 @@ def _overlay(fields: Fields, parent: Draft) -> Draft:
     for node in _list(fields, "identity"):
         found = read_identity(context, node)
         if found is not None:
-            identity[found[0].name] = Identity(found[0].name, *found)
+            identity[found.what] = found
     registers, parts, computed = dict(base.registers), dict(base.parts), dict(base.computed)
     for node in _list(fields, "registers"):
         register = read_register(context, node)

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from attrs import field, frozen
 
 from gateway.clock import Millis
+from gateway.metering.inquiry import Inquiry
 from gateway.metering.quantity import QUANTITIES
 from gateway.metering.register import Register
 
@@ -50,10 +51,10 @@ class SerialDefaults:
 
 @frozen
 class Identity:
-    """A register that says what the meter is: `what` is serial_number, model, firmware, …"""
+    """A register or a text that says what the meter is: `what` is serial_number, model, …"""
 
     what: str
-    register: Register
+    told_by: Register | Inquiry
     expected: tuple[str, ...] = ()
     """Values that mean this model (numbers as decimal text); empty: it identifies nothing."""
 
@@ -107,6 +108,10 @@ class DeviceProfile:
     def everything(self) -> tuple[Register, ...]:
         """The registers to read for all quantities."""
         return tuple(dict.fromkeys(part for q in self.quantities() for part in self.needs(q)))
+
+    def identity_registers(self) -> tuple[Register, ...]:
+        """The registers among what says what the meter is."""
+        return tuple(i.told_by for i in self.identity if isinstance(i.told_by, Register))
 
     def needs(self, quantity: str) -> tuple[Register, ...]:
         """The registers to read for a quantity, parts and scale registers included.

@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final, TypeAlias
 
+from attrs import frozen
+
+from gateway.metering.inquiry import Inquiry, Told
 from gateway.metering.profile import Identity
 from gateway.metering.reading import RawWords
 from gateway.metering.register import Register, decode_text, value_of
@@ -27,6 +30,21 @@ Said: TypeAlias = tuple[str, Mapping[str, object]]
 """An event for the log and its fields."""
 
 
+@frozen
+class Shown:
+    """What a meter gave where it was asked what it is."""
+
+    raw: RawWords
+    told: tuple[Told, ...] = ()
+
+    def by(self, one: Register | Inquiry) -> str | None:
+        """What it says there; None where it was not given, is blank or makes no sense."""
+        if isinstance(one, Register):
+            return told(one, self.raw)
+        texts = (told.lookup(one) for told in self.told)
+        return next((text for text in texts if text and _bare(text)), None)
+
+
 class Identification:
     """What one meter said that it is. Instants are monotonic seconds."""
 
@@ -35,7 +53,7 @@ class Identification:
         self._first = ""
         """The number that it told first, or that was accepted."""
         self._serial = next(
-            (i.register for i in meter.profile.identity if i.what == "serial_number"), None
+            (i.told_by for i in meter.profile.identity if i.what == "serial_number"), None
         )
         self._models = tuple(i for i in meter.profile.identity if i.expected)
         self._shown: str | None = None
@@ -77,9 +95,9 @@ class Identification:
 
     def uses(self, register: Register) -> bool:
         """Does it only tell what the meter is?"""
-        return any(one.register == register for one in self._meter.profile.identity)
+        return register in self._meter.profile.identity_registers()
 
-    def before(self, now: float, last_answer: float | None) -> Register | None:
+    def before(self, now: float, last_answer: float | None) -> Register | Inquiry | None:
         """What has to be read before its values; `last_answer` is the one before this round."""
         if self._serial is None or not self.wanted:
             return None
@@ -88,36 +106,36 @@ class Identification:
         daily = self._serial_at is None or now - self._serial_at >= DAILY
         return self._serial if unheard or daily or self.refusal else None
 
-    def behind(self, now: float) -> tuple[Register, ...]:
+    def behind(self, now: float) -> tuple[Register | Inquiry, ...]:
         """What is to be read behind its values, once a day, whatever comes of it."""
         if self._behind_at is not None and now - self._behind_at < DAILY:
             return ()
         self._behind_at = now
         first = (self._serial,) if self._serial and not self.wanted else ()
-        return (*first, *(one.register for one in self._models))
+        return (*first, *(one.told_by for one in self._models))
 
-    def serial_read(self, raw: RawWords, now: float) -> list[Said]:
+    def serial_read(self, shown: Shown, now: float) -> list[Said]:
         """Its serial number was asked for."""
         assert self._serial is not None
-        before, self._shown = self._shown, told(self._serial, raw)
+        before, self._shown = self._shown, shown.by(self._serial)
         self._serial_at = now
         if self.refusal != "other_meter" or self._shown == before:
             return []
         fields = {"meter": self._meter.name, "was": self.wanted, "is": self._shown}
         return [("meter.identity_changed", fields)]
 
-    def first_told(self, raw: RawWords, now: float) -> str:
+    def first_told(self, shown: Shown, now: float) -> str:
         """The number it is known by from now on, where none was known; empty: there is no news."""
         if self._serial is None or self.wanted:
             return ""
-        self._shown, self._serial_at = told(self._serial, raw), now
+        self._shown, self._serial_at = shown.by(self._serial), now
         return self.accept()
 
-    def models_read(self, raw: RawWords) -> list[Said]:
+    def models_read(self, shown: Shown) -> list[Said]:
         """What tells its model was asked for."""
         before, self._wrong = (
             self._wrong,
-            tuple(filter(None, (_wrong(i, raw) for i in self._models))),
+            tuple(filter(None, (_wrong(i, shown) for i in self._models))),
         )
         if not self._wrong or self._wrong == before:
             return []
@@ -126,9 +144,9 @@ class Identification:
         return [("meter.wrong_model", fields)]
 
 
-def _wrong(identity: Identity, raw: RawWords) -> str:
-    shown = told(identity.register, raw)
-    return "" if shown is None or shown in identity.expected else f"{identity.what} {shown}"
+def _wrong(identity: Identity, shown: Shown) -> str:
+    said = shown.by(identity.told_by)
+    return "" if said is None or said in identity.expected else f"{identity.what} {said}"
 
 
 def told(register: Register, raw: RawWords) -> str | None:

@@ -60,8 +60,7 @@ class RegisterMap:
         self.base = 0
         """Which base a SunSpec meter is looked for at next."""
         self._limits = profile.limits
-        identity = (one.register for one in profile.identity)
-        everything = (*profile.registers, *identity)
+        everything = (*profile.registers, *profile.identity_registers())
         self._named = tuple(dict.fromkeys(part for one in everything for part in one.parts))
         self._refused: dict[Address, Refusal] = {}
         self._cuts: set[Address] = set()

@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final, TypeAlias, TypeVar
 
 from attrs import define
 
 from gateway.clock import Clock
 from gateway.errors import BadAnswer, DeviceException, LinkDown, MeterError, MeterTimeout
 from gateway.logbook import LOGGER, log
+from gateway.metering.inquiry import Inquiry, Told
 from gateway.metering.reading import Block, RawWords, Sample
 from gateway.metering.register import Register
 from gateway.metering.settings import MeterSettings
 from gateway.modbus.discovery import locate
 from gateway.modbus.health import Unit
-from gateway.modbus.identity import Identification
+from gateway.modbus.identity import Identification, Shown
 from gateway.modbus.line import Line
 from gateway.modbus.map import TOO_LONG, RegisterMap
-from gateway.modbus.plan import Read, Timing
+from gateway.modbus.plan import Question, Read, Timing
 from gateway.modbus.settings import BusSettings
 
 Keep: TypeAlias = Callable[[str, bytes], None]
 """Takes a key and what was learnt, to be kept over a restart; by and by is soon enough."""
+
+_T = TypeVar("_T")
 
 _ASSUMED_TURNAROUND: Final = 0.01  # seconds, before a unit was heard
 _BUSY_PAUSE: Final = 0.1  # seconds, before a busy unit (exceptions 5 and 6) is asked again
@@ -63,6 +66,7 @@ class Answer:
         self._clock = clock
         self.registers = registers
         self.blocks: list[Block] = []
+        self.told: list[Told] = []
         self.faults: dict[str, str] = {}
         self._at = clock.now()
         self._boottime = self._until = clock.boottime()
@@ -78,6 +82,11 @@ class Answer:
     def raw(self) -> RawWords:
         """All words so far."""
         return RawWords(tuple(self.blocks))
+
+    @property
+    def shown(self) -> Shown:
+        """What it says of what it is."""
+        return Shown(self.raw, tuple(self.told))
 
     def fail(self, registers: Iterable[Register], reason: str) -> None:
         """These were not read; the first reason stays."""
@@ -175,8 +184,7 @@ class MeterReader:
             return False
         except BadAnswer as error:
             answer.fail(self._map.inside(read, registers), error.reason)
-            if not await self._line.ready():
-                raise LinkDown(self._settings.name, "the connection was lost") from error
+            await self._go_on(error)
             return False
         answer.add(self._map.blocks(block))
         news = self._map.took(read)
@@ -186,6 +194,11 @@ class MeterReader:
             self._learnt()
         return True
 
+    async def _go_on(self, error: BadAnswer) -> None:
+        """After an answer that cannot be trusted, which may have cost the connection."""
+        if not await self._line.ready():
+            raise LinkDown(self._settings.name, "the connection was lost") from error
+
     async def words(self, read: Read) -> Block:
         """What the unit gives for one read, whatever its profile knows of that.
 
@@ -194,14 +207,17 @@ class MeterReader:
         return await self._trusted(read)
 
     async def _trusted(self, read: Read) -> Block:
+        return await self._until_trusted(read, self._line.wire.read)
+
+    async def _until_trusted(self, question: Question, ask: Callable[..., Awaitable[_T]]) -> _T:
         """Ask until the answer can be trusted, at most `retries` times more."""
         left = self._settings.retries
         while True:
-            waited = self.unit.timeout(read)
+            waited = self.unit.timeout(question)
             try:
-                if self.unit.silent or self.unit.doubtful(read, self._clock.monotonic()):
+                if self.unit.silent or self.unit.doubtful(question, self._clock.monotonic()):
                     await self._probe()
-                return await self._once(read)
+                return await self._once(question, ask)
             except LinkDown:
                 if not left or not await self._line.renewed():
                     raise
@@ -219,28 +235,29 @@ class MeterReader:
                 await self._clock.sleep(_BUSY_PAUSE)
             left -= 1
 
-    async def _once(self, read: Read) -> Block:
+    async def _once(self, question: Question, ask: Callable[..., Awaitable[_T]]) -> _T:
         unit, line = self.unit, self._line
         began = self._clock.monotonic()
         self.tally.requests += 1
         outcome = "link_down"
         try:
             pause = self.meter.profile.limits.pause / 1000
-            block = await line.wire.read(unit.unit, read, timeout=unit.timeout(read), pause=pause)
+            timeout = unit.timeout(question)
+            answer = await ask(unit.unit, question, timeout=timeout, pause=pause)
         except LinkDown:
-            self._doubt(read)
+            self._doubt(question)
             self.tally.errors += 1
             raise
         except MeterError as error:
             outcome = error.reason
             self.tally.errors += 1
-            self._judge(read, error)
+            self._judge(question, error)
             raise
         else:
             outcome = "ok"
             line.heard()
-            unit.answered(read, line.wire.turnaround, self._clock.monotonic())
-            return block
+            unit.answered(question, line.wire.turnaround, self._clock.monotonic())
+            return answer
         finally:
             if LOGGER.isEnabledFor(logging.DEBUG):
                 took = f"{(self._clock.monotonic() - began) * 1000:.1f}ms"
@@ -248,35 +265,35 @@ class MeterReader:
                     "modbus.request",
                     bus=self._settings.name,
                     unit=unit.unit,
-                    block=read,
+                    block=question,
                     duration=took,
                     outcome=outcome,
                 )
 
-    def _judge(self, read: Read, error: MeterError) -> None:
+    def _judge(self, question: Question, error: MeterError) -> None:
         """What an error says of the unit, and of the line."""
         unit, now = self.unit, self._clock.monotonic()
         if isinstance(error, DeviceException):
             self._line.heard()
             if error.code == _GATEWAY_TIMEOUT:
-                unit.fell_silent(read, error.reason, now)
+                unit.fell_silent(question, error.reason, now)
             elif error.code == _NO_PATH:
-                unit.failed(read, error.reason, damaged=False)
+                unit.failed(question, error.reason, damaged=False)
             else:
                 unit.errors[error.reason] += 1
                 unit.reason = error.reason
-                unit.answered(read, self._line.wire.turnaround, now)
+                unit.answered(question, self._line.wire.turnaround, now)
             return
         self._line.works()
-        self._doubt(read)
+        self._doubt(question)
         if isinstance(error, MeterTimeout):
-            unit.fell_silent(read, error.reason, now)
+            unit.fell_silent(question, error.reason, now)
         else:
-            unit.failed(read, error.reason, damaged=True)
+            unit.failed(question, error.reason, damaged=True)
 
-    def _doubt(self, read: Read) -> None:
+    def _doubt(self, question: Question) -> None:
         if not self._told_apart:
-            self.unit.doubts[read] = self._clock.monotonic()
+            self.unit.doubts[question] = self._clock.monotonic()
 
     # ------------------------------------------------------------------------------ the probe
 
@@ -287,7 +304,7 @@ class MeterReader:
         unit = self.unit
         doubted = unit.doubted(self._clock.monotonic())
         try:
-            await self._once(self._map.probe(doubted, self._timing()))
+            await self._once(self._map.probe(doubted, self._timing()), self._line.wire.read)
         except DeviceException as error:
             if error.code in (_NO_PATH, _GATEWAY_TIMEOUT):
                 raise
@@ -361,22 +378,38 @@ class MeterReader:
         """Read its serial number, if that is to be known before its values are taken."""
         serial = self._identity.before(self._clock.monotonic(), last_answer)
         if serial is not None:
-            found = Answer(self._clock, (serial,))
-            await self._ask_all((serial,), found)
-            for event, fields in self._identity.serial_read(found.raw, self._clock.monotonic()):
+            found = Answer(self._clock, ())
+            await self._ask_what_it_is((serial,), found)
+            for event, fields in self._identity.serial_read(found.shown, self._clock.monotonic()):
                 log(event, **fields)
 
     async def _look_behind(self) -> None:
         """Read what tells its model, and its number where none is known, now and then; a meter may
         be silent to that."""
-        if registers := self._identity.behind(self._clock.monotonic()):
-            found = Answer(self._clock, registers)
+        if wanted := self._identity.behind(self._clock.monotonic()):
+            found = Answer(self._clock, ())
             with contextlib.suppress(MeterError):
-                await self._ask_all(registers, found)
-            for event, fields in self._identity.models_read(found.raw):
+                await self._ask_what_it_is(wanted, found)
+            for event, fields in self._identity.models_read(found.shown):
                 log(event, **fields)
-            if number := self._identity.first_told(found.raw, self._clock.monotonic()):
+            if number := self._identity.first_told(found.shown, self._clock.monotonic()):
                 self._keep(self._serial_key, number.encode())
+
+    async def _ask_what_it_is(self, wanted: Sequence[Register | Inquiry], found: Answer) -> None:
+        """Registers first: a meter may be silent to functions that it does not know."""
+        await self._ask_all(tuple(one for one in wanted if isinstance(one, Register)), found)
+        for one in wanted:
+            if isinstance(one, Inquiry) and found.shown.by(one) is None:
+                await self._inquire(one, found)
+
+    async def _inquire(self, inquiry: Inquiry, found: Answer) -> None:
+        try:
+            found.told.append(await self._until_trusted(inquiry, self._line.wire.identify))
+        except DeviceException as error:
+            if error.code in (_NO_PATH, _GATEWAY_TIMEOUT):
+                raise
+        except BadAnswer as error:
+            await self._go_on(error)
 
     async def _find_place(self) -> None:
         """Where a SunSpec meter has its registers; each base is tried in turn."""

@@ -1,6 +1,6 @@
 """Which profile is that of a unit that answers? Pure: how it is asked is handed in.
 
-A meter is *named* where a register says its model: a text, a code, or a SunSpec meter model. A
+A meter is *named* where it says its model: a text, a code, or a SunSpec meter model. A
 code is a small number that stands in another model's registers by chance as well, so its values
 have to make sense too. Where no register names the model, a unit *looks like* a profile if it
 gives every register of it, and every value is one that its quantity can have. That tells apart
@@ -11,21 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from decimal import Decimal
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from attrs import define, field, frozen
 
 from gateway.errors import BadAnswer, DeviceException, MeterError, MeterTimeout
+from gateway.metering.inquiry import Inquiry, Told
 from gateway.metering.profile import DeviceProfile, Identity
 from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import Block, RawWords
 from gateway.metering.register import Register, value_of
 from gateway.modbus.discovery import Place, locate
-from gateway.modbus.identity import told
+from gateway.modbus.identity import Shown, told
 from gateway.modbus.plan import Read, Timing, plan
 
 Ask: TypeAlias = Callable[[Read], Awaitable[Block]]
 """Asks the unit once. Raises MeterError, LinkDown."""
+Inquire: TypeAlias = Callable[[Inquiry], Awaitable[Told]]
+"""The same for what it tells of itself."""
+_Q = TypeVar("_Q")
+_T = TypeVar("_T")
 
 _TRIES: Final = 3
 """An answer that cannot be trusted is asked for so often; silence once less."""
@@ -53,9 +58,30 @@ class Witness:
 
     unit: int
     _ask: Ask
+    _inquire: Inquire | None = None
+    """None: it is not asked that."""
     blocks: dict[Read, Block] = field(factory=dict)
     refused: dict[Read, str] = field(factory=dict)
     """Reads to the reason why they gave nothing."""
+    told: list[Told] = field(factory=list)
+    _mute: set[tuple[int, int]] = field(factory=set)
+    """Function and category of what it does not tell."""
+
+    async def says(self, inquiry: Inquiry) -> str | None:
+        """A text that it tells of itself; a stream of them is asked for once. Raises LinkDown."""
+        kind = inquiry.function, inquiry.category
+        shown = Shown(RawWords(), tuple(self.told)).by(inquiry)
+        if shown is not None or kind in self._mute or self._inquire is None:
+            return shown
+        try:
+            self.told.append(await self._patiently(inquiry, self._inquire))
+        except MeterError:
+            self._mute.add(kind)
+            return None
+        shown = Shown(RawWords(), tuple(self.told)).by(inquiry)
+        if shown is None:
+            self._mute.add(kind)
+        return shown
 
     async def read(self, read: Read) -> Block | None:
         """One read; asked once, however often it is wanted. Raises LinkDown."""
@@ -63,7 +89,7 @@ class Witness:
             return None
         if read not in self.blocks:
             try:
-                self.blocks[read] = await self._patiently(read)
+                self.blocks[read] = await self._patiently(read, self._ask)
             except MeterError as error:
                 self.refused[read] = error.reason
                 return None
@@ -72,16 +98,16 @@ class Witness:
     async def again(self, read: Read) -> bool:
         """Does it say the same once more? A late answer to another read does not."""
         try:
-            return (await self._patiently(read)).words == self.blocks[read].words
+            return (await self._patiently(read, self._ask)).words == self.blocks[read].words
         except MeterError:
             return False
 
-    async def _patiently(self, read: Read) -> Block:
+    async def _patiently(self, question: _Q, ask: Callable[[_Q], Awaitable[_T]]) -> _T:
         left = _TRIES
         while True:
             left -= 1
             try:
-                return await self._ask(read)
+                return await ask(question)
             except BadAnswer:
                 if not left:
                     raise
@@ -125,7 +151,7 @@ async def _named(profile: DeviceProfile, witness: Witness) -> Claim | None:
     said: list[str] = []
     for identity in profile.identity:
         if identity.expected:
-            shown = await _told(identity.register, profile, witness)
+            shown = await _told(identity.told_by, profile, witness)
             if shown not in identity.expected:
                 return None
             if _tells_model(identity):
@@ -133,12 +159,15 @@ async def _named(profile: DeviceProfile, witness: Witness) -> Claim | None:
     if not said:
         return None
     by_text = any(
-        _tells_model(i) and i.register.encoding.type == "string" for i in _proofs(profile)
+        _tells_model(i)
+        and (not isinstance(r := i.told_by, Register) or r.encoding.type == "string")
+        for i in _proofs(profile)
     )
     if not by_text and await _fit(profile, witness, whole=False) is None:
         return None
     for identity in _proofs(profile):
-        if not await witness.again(_read_of(identity.register, profile)):
+        register = identity.told_by  # texts say themselves what they are
+        if isinstance(register, Register) and not await witness.again(_read_of(register, profile)):
             return None
     return await _claim(profile, witness, ", ".join(said))
 
@@ -171,14 +200,20 @@ async def _claim(
 ) -> Claim:
     for identity in profile.identity:
         if identity.what == "serial_number":
-            register = identity.register if place is None else place.moved(identity.register)
-            return Claim(profile, said, await _told(register, profile, witness))
+            told_by = identity.told_by
+            if place is not None and isinstance(told_by, Register):
+                told_by = place.moved(told_by)
+            return Claim(profile, said, await _told(told_by, profile, witness))
     return Claim(profile, said)
 
 
-async def _told(register: Register, profile: DeviceProfile, witness: Witness) -> str | None:
-    block = await witness.read(_read_of(register, profile))
-    return None if block is None else told(register, RawWords((block,)))
+async def _told(
+    told_by: Register | Inquiry, profile: DeviceProfile, witness: Witness
+) -> str | None:
+    if isinstance(told_by, Inquiry):
+        return await witness.says(told_by)
+    block = await witness.read(_read_of(told_by, profile))
+    return None if block is None else told(told_by, RawWords((block,)))
 
 
 def _read_of(register: Register, profile: DeviceProfile) -> Read:
@@ -220,7 +255,7 @@ async def _looks_like(profile: DeviceProfile, witness: Witness) -> _Fit | None:
         expected = identity.expected
         if identity.what == "meter_address":
             expected = (str(witness.unit),)
-        if expected and await _told(identity.register, profile, witness) not in expected:
+        if expected and await _told(identity.told_by, profile, witness) not in expected:
             return None
     return await _fit(profile, witness, whole=True)
 

@@ -16,6 +16,7 @@ from typing import Final
 from attrs import define, field
 
 from gateway.clock import HOUR, MINUTE, SECOND, Instant
+from gateway.metering.inquiry import IDENTIFICATION, SERVER_ID, Inquiry
 from gateway.metering.profile import DeviceProfile
 from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import Block, RawWords
@@ -35,6 +36,9 @@ SERIAL_NUMBER: Final = "12345678"
 ILLEGAL_FUNCTION: Final = 1
 ILLEGAL_ADDRESS: Final = 2
 ILLEGAL_COUNT: Final = 3
+_MOST_OBJECTS: Final = 246
+"""Bytes that objects have in one answer to 43/14."""
+_MOST_TEXT: Final = _MOST_OBJECTS - 2
 
 _EXPONENTS: Final = {"A": -2, "V": -1, "W": 0, "var": 0, "VA": 0, "Hz": -2, "": -2, "kWh": 0}
 """What a simulated meter has in its scale registers, by the unit of what they scale."""
@@ -57,7 +61,9 @@ class SimulatedMeter:
     """Its own, where that is not its line's."""
     _map: dict[int, dict[int, Register]] = field(factory=dict, init=False)
     _fixed: dict[tuple[int, int], Words] = field(factory=dict, init=False)
-    _serial: Register | None = field(default=None, init=False)
+    _serial: Register | Inquiry | None = field(default=None, init=False)
+    _texts: dict[Inquiry, str] = field(factory=dict, init=False)
+    """What it tells of itself by functions 17 and 43/14."""
     _open: list[tuple[int, int, int]] = field(factory=list, init=False)
     """(function, first, end) of spans in which registers that nobody names read 0."""
 
@@ -84,21 +90,24 @@ class SimulatedMeter:
             yield from self.profile.needs(quantity)
         for register in self.profile.registers:
             yield from register.parts
-        for identity in self.profile.identity:
-            yield identity.register
+        yield from self.profile.identity_registers()
 
     def _fill(self) -> None:
         """What does not change: identity, scale and unit registers, the SunSpec chain."""
         for identity in self.profile.identity:
-            register = identity.register
+            told_by = identity.told_by
             text = identity.expected[0] if identity.expected else ""
             if identity.what == "serial_number":
-                self._serial, text = register, self.serial_number
+                self._serial, text = told_by, self.serial_number
                 for fault in self.faults:
-                    _shown(fault.serial_number, register)
+                    _check(fault.serial_number, told_by)
             elif identity.what == "meter_address":
                 text = str(self.unit)
-            self._fixed[register.function, register.address] = _shown(text, register)
+            _check(text, told_by)
+            if isinstance(told_by, Register):
+                self._fixed[told_by.function, told_by.address] = _shown(text, told_by)
+            else:
+                self._texts[told_by] = text or identity.what
         for register in self.profile.registers:
             if (scale := register.scale_register) is not None:
                 exponent = Decimal(_EXPONENTS.get(register.unit, 0))
@@ -297,6 +306,11 @@ class SimulatedMeter:
     def answer(self, pdu: bytes, at: Instant) -> bytes:
         """The PDU of the answer to the PDU of a request."""
         function = pdu[0]
+        if function == SERVER_ID and len(pdu) == 1 and Inquiry(SERVER_ID) in self._texts:
+            text = self._text(Inquiry(SERVER_ID), at) + b"\xff"  # it runs
+            return bytes([function, len(text)]) + text
+        if function == IDENTIFICATION and len(pdu) == 4 and pdu[1] == 14:
+            return self._objects(pdu[2], pdu[3], at)
         if function not in (1, 2, 3, 4) or len(pdu) != 5:
             return bytes([function | 0x80, ILLEGAL_FUNCTION])
         address, count = int.from_bytes(pdu[1:3], "big"), int.from_bytes(pdu[3:5], "big")
@@ -309,6 +323,38 @@ class SimulatedMeter:
         else:
             data = b"".join(word.to_bytes(2, "big") for word in words)
         return bytes([function, len(data)]) + data
+
+    def _text(self, inquiry: Inquiry, at: Instant) -> bytes:
+        swapped = self._condition("swapped", at) if inquiry == self._serial else None
+        return (swapped.serial_number if swapped else self._texts[inquiry]).encode("ascii")
+
+    def _objects(self, category: int, first: int, at: Instant) -> bytes:
+        """The answer to 43/14: a stream of objects from one on, as many as it holds."""
+        own = {i.object: i for i in self._texts if i.function == IDENTIFICATION}
+        if not own:
+            return bytes([IDENTIFICATION | 0x80, ILLEGAL_FUNCTION])
+        if category not in (1, 2, 3):
+            return bytes([IDENTIFICATION | 0x80, ILLEGAL_COUNT])
+        texts = {0: self.profile.maker, 1: self.profile.model, 2: "1.0"}
+        given = {n: text.encode("ascii", "replace") for n, text in texts.items()}
+        given |= {number: self._text(inquiry, at) for number, inquiry in own.items()}
+        order = sorted(n for n in given if Inquiry(IDENTIFICATION, n).category <= category)
+        order = order[order.index(first) if first in order else 0 :]
+        data, told = b"", 0
+        while told < len(order) and len(data) + 2 + len(given[order[told]]) <= _MOST_OBJECTS:
+            value = given[order[told]]
+            data += bytes([order[told], len(value)]) + value
+            told += 1
+        more = (0xFF, order[told]) if told < len(order) else (0, 0)
+        return bytes([IDENTIFICATION, 14, category, category, *more, told]) + data
+
+
+def _check(text: str, told_by: Register | Inquiry) -> None:
+    """Raises ValueError where it cannot show the text."""
+    if isinstance(told_by, Register):
+        _shown(text, told_by)
+    elif not text.isascii() or len(text) > _MOST_TEXT:
+        raise ValueError(f"{text}: the meter shows up to {_MOST_TEXT} letters without accents")
 
 
 def _shown(text: str, register: Register) -> Words:

@@ -7,7 +7,8 @@ import pytest
 
 from gateway.config import Library
 from gateway.errors import ConfigurationError, Mistake
-from gateway.metering.profile import Limits, SerialDefaults, SunSpec
+from gateway.metering.inquiry import Inquiry
+from gateway.metering.profile import Identity, Limits, SerialDefaults, SunSpec
 from gateway.metering.register import Encoding
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -51,7 +52,7 @@ def test_a_profile_becomes_registers_with_its_defaults() -> None:
     assert profile.serial == SerialDefaults(19200, "even", 1, 1)
     assert profile.limits == Limits(max_registers=80, even=True, pause=60, answer_time=500)
     serial, model = profile.identity
-    assert (serial.what, serial.register.address, serial.expected) == ("serial_number", 0xFC00, ())
+    assert (serial.what, serial.told_by.address, serial.expected) == ("serial_number", 0xFC00, ())
     assert model.expected == ("137", "138")
     net = profile.computed[0]
     assert (net.quantity, net.unit) == ("active_energy_net_total", "kWh")
@@ -74,6 +75,11 @@ def test_every_feature_of_a_register_is_read() -> None:
     assert profile.limits.whole_blocks == ((3, 64001, 27),)
     assert profile.limits.splits == ((3, 40), (3, 48))
     assert profile.sunspec == SunSpec((203,), 40070, (40000, 50000, 0))
+    assert profile.identity == (
+        Identity("model_name", Inquiry(43, 1), ("Heat 7", "Heat 7 C")),
+        Identity("firmware_version", Inquiry(17)),
+    )
+    assert profile.identity_registers() == ()
 
 
 def test_what_a_profile_extends_is_its_own_unless_it_says_otherwise() -> None:
@@ -176,6 +182,16 @@ def test_a_mistake_in_a_register_is_reported_once_on_its_line(
         ("extends: tried\n", 8, "no profile"),
         ("identity: [{what: model, address: 1, type: string}]\n", 8, '"words" is missing'),
         ("identity: [{what: model, address: 1, type: u16, expected: [abc]}]\n", 8, "whole number"),
+        ("identity: [{what: model, object: 256}]\n", 8, "out of range: it has to be 0 to 255"),
+        ("identity: [{what: model, object: 1, address: 1}]\n", 8, "address: an object has none"),
+        ("identity: [{what: model, object: 1, function: 3}]\n", 8, "function: an object has none"),
+        ("identity: [{what: model, function: 17, type: u16}]\n", 8, "type: function 17 has none"),
+        ("identity: [{what: model, function: 17, object: 1}]\n", 8, "function: an object has none"),
+        ("identity: [{what: model, function: 43}]\n", 8, '"object" is missing'),
+        ("identity: [{what: model, function: 5, address: 1}]\n", 8, "out of range"),
+        ("identity: [{what: model, object: 1, sources: [x]}]\n", 8, "no source"),
+        ("identity: [{what: model, object: 1, expected: [1.5, [a]]}]\n", 8, "expected"),
+        ("identity: [{object: 1}]\n", 8, '"what" is missing'),
         ("notes: text\n", 8, "expected a list"),
         ("maker: B\n", 8, "stands twice"),
         ("colour: red\n", 8, "unknown key"),

@@ -65,7 +65,7 @@ def test_every_register_can_be_read_within_the_limits_of_its_model(name: str) ->
     profile = LIBRARY.get(name)
     limits = profile.limits
     wanted = [part for q in profile.quantities() for part in profile.needs(q)]
-    wanted += [identity.register for identity in profile.identity]
+    wanted += profile.identity_registers()
     reads = plan(wanted, limits, Timing.of(SerialLink("x"), 0.01), known=wanted)
     for register in wanted:
         holding = [

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from gateway.config.library import Library
-from gateway.errors import BadAnswer, DeviceException, LinkDown, MeterTimeout
+from gateway.errors import BadAnswer, DeviceException, LinkDown, MeterError, MeterTimeout
+from gateway.metering.inquiry import Inquiry, Told
+from gateway.metering.profile import Identity
 from gateway.metering.reading import Block
 from gateway.metering.register import Words
 from gateway.modbus.plan import Read
-from gateway.modbus.recognising import Claim, Witness, recognise
+from gateway.modbus.recognising import Claim, Inquire, Witness, recognise
 from gateway.modbus.simulator import SimulatedMeter
 
 LIBRARY = Library(None)
@@ -35,7 +38,9 @@ NAMED = {
 Behave = Callable[[Read], Words | int | Exception]
 
 
-async def claims(behave: Behave, *, unit: int = 5, profiles=PROFILES) -> tuple[Claim, ...]:
+async def claims(
+    behave: Behave, *, unit: int = 5, profiles=PROFILES, inquire: Inquire | None = None
+) -> tuple[Claim, ...]:
     """What a device is taken for that answers each read so: words, or an exception's code."""
 
     async def ask(read: Read) -> Block:
@@ -46,7 +51,7 @@ async def claims(behave: Behave, *, unit: int = 5, profiles=PROFILES) -> tuple[C
             raise DeviceException("riser", unit, str(read), found)
         return Block(read.function, read.address, found)
 
-    return await recognise(profiles, Witness(unit, ask))
+    return await recognise(profiles, Witness(unit, ask, inquire))
 
 
 def meter(name: str, **more: object) -> Behave:
@@ -253,3 +258,61 @@ async def test_a_meter_that_names_its_model_may_lack_a_register() -> None:
 
     (found,) = await claims(behave)
     assert (found.profile.name, found.named_by) == ("carlo-gavazzi-em340", "model_code 341")
+
+
+# ------------------------------------------------------------------ what a device tells of itself
+
+SDM = LIBRARY.get("eastron-sdm120")
+TELLS = {
+    Inquiry(43, 1): Told(43, ((0, "Eastron"), (1, "SDM120CT"), (2, "1.0"))),
+    Inquiry(43, 0x80): Told(43, ((0x80, "4711"),)),
+    Inquiry(17): Told(17, ((0, "SDM120CT"),)),
+}
+
+
+def that_tells(name: Inquiry, *expected: str):
+    """The profiles, with one more that is known by what it tells."""
+    identity = (
+        Identity("model_name", name, expected),
+        Identity("serial_number", Inquiry(43, 0x80)),
+    )
+    return (*PROFILES, evolve(SDM, name="sdm120ct", identity=identity))
+
+
+@pytest.mark.parametrize("name", [Inquiry(43, 1), Inquiry(17)], ids=str)
+async def test_a_meter_is_named_by_what_it_tells_of_itself(name: Inquiry) -> None:
+    async def inquire(inquiry: Inquiry) -> Told:
+        return TELLS[inquiry]
+
+    profiles = that_tells(name, "SDM120C", "SDM120CT")
+    (claim,) = await claims(meter("eastron-sdm120"), profiles=profiles, inquire=inquire)
+    assert (claim.profile.name, claim.named_by) == ("sdm120ct", "model_name SDM120CT")
+    assert claim.serial_number == "4711"
+    (claim,) = await claims(
+        meter("eastron-sdm120"), profiles=that_tells(name, "SDM230"), inquire=inquire
+    )
+    assert (claim.profile, claim.named_by) == (SDM, "")
+
+
+@pytest.mark.parametrize("name", [Inquiry(43, 1), Inquiry(17)], ids=str)
+@pytest.mark.parametrize(
+    ("error", "times"),
+    [
+        (DeviceException("riser", 5, "f43", 1), 1),
+        (MeterTimeout("riser", 5, "f43", "no answer"), 2),
+        (BadAnswer("riser", 5, "f43", "damaged", reason="crc"), 3),
+    ],
+)
+async def test_a_meter_that_tells_nothing_of_itself_is_known_by_its_registers(
+    name: Inquiry, error: MeterError, times: int
+) -> None:
+    asked: list[Inquiry] = []
+
+    async def inquire(inquiry: Inquiry) -> Told:
+        asked.append(inquiry)
+        raise error
+
+    profiles = [*that_tells(name, "SDM120CT"), *that_tells(name, "SDM230")]
+    found = await claims(meter("abb-b23"), profiles=profiles, inquire=inquire)
+    assert {(one.profile.name, one.named_by) for one in found} == {("abb-b23", "model_name B23")}
+    assert asked == [name] * times

@@ -14,11 +14,14 @@ from decimal import Decimal
 import pytest
 import serial
 from attrs import evolve
+from pymodbus.client import AsyncModbusTcpClient
 from pyModbusTCP.client import ModbusClient
 
 from gateway.clock import SystemClock
 from gateway.config.library import Library
-from gateway.metering.profile import DeviceProfile
+from gateway.errors import DeviceException
+from gateway.metering.inquiry import Inquiry
+from gateway.metering.profile import DeviceProfile, Identity
 from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import Block, RawWords
 from gateway.metering.register import value_of
@@ -418,3 +421,73 @@ async def test_a_restart_cuts_connections_until_the_device_has_power_again() -> 
         assert bool(found) == answered, now
     writer.close()
     await end.close()
+
+
+# ------------------------------------------------------------------ what it tells of itself
+
+TELLING = evolve(
+    LIBRARY.get("eastron-sdm120"),
+    identity=(
+        Identity("model_name", Inquiry(43, 1), ("SDM120CT", "SDM120")),
+        Identity("serial_number", Inquiry(43, 0x80)),
+        Identity("firmware_version", Inquiry(17), ("V2.1",)),
+        *(Identity(f"note_{n}", Inquiry(43, 0x90 + n), (f"{n}" * 100,)) for n in range(4)),
+    ),
+)
+
+
+@pytest.mark.parametrize("wire", ["line", "tcp", "rtu", "ascii"])
+async def test_a_meter_tells_of_itself_what_its_profile_says(wire: str) -> None:
+    meter = SimulatedMeter(TELLING, 1, wall(), serial_number="4711")
+    silent = SimulatedMeter(LIBRARY.get("eastron-sdm120"), 2, wall())
+    async with serving(wire, [meter, silent]) as link:
+        bus = Bus(BusSettings("riser", link), SystemClock(), random=random.Random(1))
+        await bus.open()
+        try:
+            name = await bus.identify(1, Inquiry(43, 2), timeout=1)
+            assert name.texts == ((0, "Eastron"), (1, "SDM120CT"), (2, "1.0"))
+            number, last = Inquiry(43, 0x80), Inquiry(43, 0x93)
+            assert (await bus.identify(1, number, timeout=1)).lookup(number) == "4711"
+            assert (await bus.identify(1, last, timeout=1)).lookup(last) == "3" * 100
+            assert (await bus.identify(1, Inquiry(17), timeout=1)).texts == ((0, "V2.1"),)
+            for inquiry in (number, Inquiry(17)):
+                with pytest.raises(DeviceException) as error:
+                    await bus.identify(2, inquiry, timeout=1)
+                assert error.value.code == 1
+        finally:
+            await bus.close()
+
+
+async def test_a_client_that_is_not_ours_is_told_what_a_meter_is() -> None:
+    meter = SimulatedMeter(TELLING, 1, wall(), serial_number="4711")
+    async with serving("tcp", [meter]) as link:
+        assert isinstance(link, TcpLink)
+        client = AsyncModbusTcpClient(link.host, port=link.port)
+        await client.connect()
+        try:
+            basic = await client.read_device_information(read_code=1, device_id=1)
+            assert basic.information == {0: b"Eastron", 1: b"SDM120CT", 2: b"1.0"}
+            assert not basic.more_follows
+            every = await client.read_device_information(read_code=3, device_id=1)
+            assert every.information[0x80] == b"4711"
+            assert (every.more_follows, every.next_object_id) == (0xFF, 0x92)
+            single = await client.read_device_information(read_code=4, device_id=1)
+            assert single.exception_code == 3
+            report = await client.report_device_id(device_id=1)
+            assert (report.identifier, report.status) == (b"V2.1", True)
+        finally:
+            client.close()
+
+
+def test_a_text_that_cannot_be_told_is_refused() -> None:
+    for number in ("N\u00b0 5", "5" * 245):
+        with pytest.raises(ValueError, match="letters"):
+            SimulatedMeter(TELLING, 1, START, serial_number=number)
+
+
+def test_a_swapped_meter_tells_another_number() -> None:
+    fault = Fault("swapped", start=3_600_000, serial_number="999")
+    meter = SimulatedMeter(TELLING, 1, START, serial_number="4711", faults=(fault,))
+    asked = bytes((43, 14, 3, 0x80))
+    assert b"4711" in meter.answer(asked, START)
+    assert b"999" in meter.answer(asked, START + 3_600_000)
