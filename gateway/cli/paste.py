@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from typing import Any, Final
 
+from gateway.metering.inquiry import IDENTIFICATION
 from gateway.metering.profile import DeviceProfile
 from gateway.metering.quantity import QUANTITIES
 from gateway.modbus.plan import Read
@@ -21,6 +22,7 @@ _MAIN: Final = (
 )
 """What is sent of most meters."""
 _BLOCKS_SHOWN: Final = 8
+_OBJECTS: Final = {0: "vendor", 1: "product_code", 2: "revision"}
 
 
 def setting(link: Link) -> str:
@@ -48,8 +50,8 @@ def as_yaml(bus: str, found: Sequence[Found]) -> str:
                 lines += _of_another_setting(bus, one, link, units)
                 units.add(one.unit)
     for one in found:
-        if not one.claims and one.blocks:
-            lines += _commented([f"{_where(one)} is unknown: {_gave(one)}"])
+        if not one.claims and (one.blocks or one.told):
+            lines += _commented([f"{_where(one)} is unknown: {_says(one)}{_gave(one)}"])
     lines += _commented(_blank(found))
     return "\n".join(lines)
 
@@ -58,7 +60,7 @@ def _blank(found: Sequence[Found]) -> Iterator[str]:
     """Units that gave nothing but exceptions: some gateways answer so for whoever is not there."""
     alike: dict[tuple[str, str], list[int]] = {}
     for one in found:
-        if not one.claims and not one.blocks:
+        if not one.claims and not one.blocks and not one.told:
             where = f" at {setting(one.link)}" if isinstance(one.link, SerialLink) else ""
             alike.setdefault((where, _gave(one)), []).append(one.unit)
     for (where, gave), units in alike.items():
@@ -79,7 +81,8 @@ def _runs(units: Sequence[int]) -> str:
 def told(one: Found) -> str:
     """One line for people."""
     if not one.claims:
-        return f"{_where(one)}: {'unknown: ' if one.blocks else ''}{_gave(one)}"
+        unknown = "unknown: " if one.blocks or one.told else ""
+        return f"{_where(one)}: {unknown}{_says(one)}{_gave(one)}"
     claim = one.claims[0]
     serial = f", serial number {claim.serial_number}" if claim.serial_number else ""
     return f"{_where(one)}: {claim.profile.name}{serial} ({_why(one)})"
@@ -96,6 +99,7 @@ def view(one: Found) -> dict[str, Any]:
         "named_by": claim.named_by if claim else "",
         "also": [other.profile.name for other in one.claims[1:]],
         "serial_number": claim.serial_number if claim else None,
+        "told": dict(_texts(one)),
         "gave": [
             {"function": b.function, "address": b.address, "words": list(b.words)}
             for b in one.blocks
@@ -126,6 +130,18 @@ def _why(one: Found) -> str:
     others = ", ".join(claim.profile.name for claim in one.claims[1:])
     others = f", and {others} as well" if others else ""
     return f"its values fit{others}, but it does not name its model: compare with its label"
+
+
+def _texts(one: Found) -> Iterator[tuple[str, str]]:
+    """What it tells of itself by 43/14, of what each such device tells."""
+    for told in one.told:
+        if told.function == IDENTIFICATION:
+            yield from ((_OBJECTS[n], text) for n, text in told.texts if n in _OBJECTS and text)
+
+
+def _says(one: Found) -> str:
+    said = ", ".join(f"{what.replace('_', ' ')} {text}" for what, text in dict(_texts(one)).items())
+    return f"it says {said}; " if said else ""
 
 
 def _gave(one: Found) -> str:

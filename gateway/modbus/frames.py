@@ -49,7 +49,7 @@ def crc16(data: bytes) -> bytes:
 
 def _is_whole(frame: bytes, length: int) -> bool:
     """Is it an RTU frame of that length, with its check sum?"""
-    return len(frame) == length and crc16(frame[:-2]) == frame[-2:]
+    return len(frame) == length > 2 and crc16(frame[:-2]) == frame[-2:]
 
 
 def lrc(data: bytes) -> int:

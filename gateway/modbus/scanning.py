@@ -2,25 +2,27 @@
 
 Every unit is asked for two registers; whatever answers, be it with an exception, is there. The
 likely settings and units come first, so that most lines are known after a minute of many. Nothing
-is sent but reads of functions 3 and 4, and of those that profiles name.
+is sent but reads of functions 3 and 4, and of those that profiles name; and to a unit that no
+profile knows one request for what it tells of itself (43/14).
 """
 
 from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from attrs import evolve, frozen
 
 from gateway.clock import Clock
 from gateway.errors import BadAnswer, DeviceException, LinkDown, MeterTimeout
+from gateway.metering.inquiry import IDENTIFICATION, Inquiry, Told
 from gateway.metering.profile import DeviceProfile
 from gateway.metering.reading import Block
 from gateway.modbus.line import Wire
-from gateway.modbus.plan import Read, character_time, silence_time
+from gateway.modbus.plan import Question, Read, character_time, silence_time
 from gateway.modbus.recognising import Claim, Witness, recognise
 from gateway.modbus.settings import Link, Parity, SerialLink
 
@@ -37,6 +39,9 @@ _FIRST_UNITS: Final = 10
 
 PROBE: Final = Read(3, 0, 2)
 """An even start and an even count, which no meter refuses without a word."""
+_T = TypeVar("_T")
+_NAME: Final = Inquiry(IDENTIFICATION, 2)
+"""The last of the texts that each device has which tells any: maker, product code, revision."""
 _OVERHEAD: Final = 0.015
 """Seconds that asking takes besides the wire and the wait."""
 _ABSENT: Final = (10, 11)
@@ -90,6 +95,8 @@ class Found:
     """All that it gave."""
     refused: tuple[tuple[Read, str], ...]
     """What it did not, and why."""
+    told: tuple[Told, ...] = ()
+    """What it tells of itself."""
 
     @property
     def certain(self) -> bool:
@@ -248,7 +255,7 @@ class Scan:
         reason = ""
         for _ in range(_TRIES):
             try:
-                await self._read(wire, unit, PROBE, wait, 0)
+                await self._request(wire, unit, PROBE, wire.read, wait, 0)
             except MeterTimeout:
                 return reason or "absent"
             except BadAnswer as error:
@@ -262,27 +269,41 @@ class Scan:
         return reason
 
     async def _look(self, wire: Wire, link: Link, unit: int, wait: float) -> Found:
-        async def ask(read: Read) -> Block:
+        async def patiently(question: Question, ask: Callable[..., Awaitable[_T]]) -> _T:
             try:
-                return await self._read(wire, unit, read, wait, self._pause)
+                return await self._request(wire, unit, question, ask, wait, self._pause)
             except MeterTimeout:
                 await self._clock.sleep(wait)  # what comes late must not meet the next request
                 raise
 
-        witness = Witness(unit, ask)
+        witness = Witness(
+            unit,
+            lambda read: patiently(read, wire.read),
+            lambda inquiry: patiently(inquiry, wire.identify),
+        )
         claims = await recognise(self._profiles, witness)
+        if not claims:
+            await witness.says(_NAME)
         self._taken.add((_baudrate(link), unit))
         blocks, refused = tuple(witness.blocks.values()), tuple(witness.refused.items())
-        return Found(link, unit, claims, blocks, refused)
+        return Found(link, unit, claims, blocks, refused, tuple(witness.told))
 
-    async def _read(self, wire: Wire, unit: int, read: Read, wait: float, pause: float) -> Block:
+    async def _request(
+        self,
+        wire: Wire,
+        unit: int,
+        question: Question,
+        ask: Callable[..., Awaitable[_T]],
+        wait: float,
+        pause: float,
+    ) -> _T:
         """Ask once; a connection that a device closed is made again."""
         left = _RECONNECTS
         while True:
             try:
                 if not wire.is_open:
                     await wire.open()
-                return await wire.read(unit, read, timeout=wait, pause=pause)
+                return await ask(unit, question, timeout=wait, pause=pause)
             except LinkDown:
                 if not left:
                     raise

@@ -15,9 +15,12 @@ from pathlib import Path
 
 import pytest
 import serial
+from attrs import evolve
 
 from gateway.cli.main import run
 from gateway.config import Library, load
+from gateway.metering.inquiry import Inquiry
+from gateway.metering.profile import Identity
 from gateway.modbus.faults import Fault
 from gateway.modbus.served import SimulatedEndpoint, SimulatedLine, wall
 from gateway.modbus.settings import SerialLink
@@ -153,6 +156,31 @@ def test_a_unit_that_no_profile_has_is_shown_with_what_it_gave(
     shown = capsys.readouterr()
     assert re.search("^# unit 3 at 9600 8N1 is unknown: .*f4@0[+]2 = 43[0-9a-f]{2} ", shown.out)
     assert "unit 3 at 9600 8N1: unknown: " in shown.err
+
+
+def test_a_unit_that_no_profile_has_is_shown_with_what_it_says_of_itself(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    identity = (Identity("model_name", Inquiry(43, 1), ("SDM630 X",)),)
+    profile = evolve(Library(None).get("eastron-sdm630"), identity=identity)
+    hole = Fault("hole", registers=(342, 343))
+    strange = SimulatedMeter(profile, 3, wall(), faults=(hole,))
+    blank = SimulatedMeter(profile, 4, wall(), faults=(Fault("hole"),))
+    says = "it says vendor Eastron, product code SDM630 X, revision 1.0; "
+    with line(strange, blank) as port:
+        arguments = ["--units", "3,4", "--baudrate", "9600", "--parity", "none"]
+        assert run(["scan", port, *arguments]) == 0
+        shown = capsys.readouterr()
+        assert f"unit 3 at 9600 8N1: unknown: {says}f" in shown.err
+        assert f"# unit 3 at 9600 8N1 is unknown: {says}f" in shown.out
+        assert f"# unit 4 at 9600 8N1 is unknown: {says}answers, and gives nothing" in shown.out
+        assert run(["scan", port, *arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["found"]
+    told = {"vendor": "Eastron", "product_code": "SDM630 X", "revision": "1.0"}
+    assert [(one["unit"], one["profile"], one["told"]) for one in found] == [
+        (3, None, told),
+        (4, None, told),
+    ]
 
 
 def test_units_for_which_a_gateway_gives_nothing_but_exceptions_are_told_in_one_line(

@@ -12,6 +12,7 @@ import pytest
 from gateway.clock import SystemClock
 from gateway.config.library import Library
 from gateway.errors import BadAnswer, DeviceException, LinkDown
+from gateway.metering.inquiry import Inquiry, Told
 from gateway.metering.reading import Block
 from gateway.modbus.bus import Bus
 from gateway.modbus.faults import Fault
@@ -35,11 +36,12 @@ from gateway.modbus.scanning import (
 from gateway.modbus.served import SimulatedEndpoint, SimulatedLine, wall
 from gateway.modbus.settings import BusSettings, Link, SerialLink, TcpLink
 from gateway.modbus.simulator import SimulatedMeter
-from tests.modbus.wires import Behaviour, QuickClock, ToldWire
+from tests.modbus.wires import Behaviour, QuickClock, ToldWire, mute
 
 PROFILES = Library(None).all()
 LINE = SerialLink("port")
 TCP = TcpLink("127.0.0.1")
+NAME = Inquiry(43, 2)
 
 
 def told(link: SerialLink) -> str:
@@ -175,7 +177,22 @@ async def test_nothing_is_sent_but_reads_of_registers() -> None:
         return Block(read.function, read.address, (0,) * read.count)
 
     _, wires = await on_told([Step(LINE, (1, 2, 3))], behave)
-    assert {read.function for wire in wires for read in wire.reads} == {3, 4}
+    assert {asked.function for wire in wires for _, _, asked, _ in wire.asked} == {3, 4, 43}
+
+
+async def test_a_unit_that_no_profile_knows_is_asked_once_what_it_tells_of_itself() -> None:
+    def behave(unit: int, read: Read) -> Exception | None:
+        return None if unit == 2 else DeviceException("", unit, str(read), 2)
+
+    says = Told(43, ((0, "Acme"), (1, "E1"), (2, "1.0")))
+    for answer, told in ((says, (says,)), (mute(1, NAME), ()), (None, ())):
+        events, (wire,) = await on_told(
+            [Step(LINE, (1, 2, 3))], behave, tell=lambda unit, inquiry, answer=answer: answer
+        )
+        found = [event for event in events if isinstance(event, Found)]
+        assert [(one.unit, one.claims, one.told) for one in found] == [(1, (), told), (3, (), told)]
+        asked = [unit for _, unit, question, _ in wire.asked if question == NAME]
+        assert asked == ([1, 3] if answer else [1, 1, 3, 3])  # silence once more
 
 
 async def test_a_unit_that_was_found_is_asked_no_more_but_at_another_speed() -> None:
