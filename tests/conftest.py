@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from gateway.logbook import forget_repetitions
+from gateway.metering.inquiry import IDENTIFICATION, SERVER_ID
+from gateway.modbus.simulator import SimulatedMeter
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,6 +59,21 @@ def expected_events() -> Iterator[Callable[..., None]]:
         if getattr(record, "event", None) not in expected
     ]
     assert not surprises, "unexpected in the log:\n" + "\n".join(surprises)
+
+
+@pytest.fixture(autouse=True)
+def only_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """P12: a simulated meter that is asked for anything but reads fails the test."""
+    asked: set[tuple[int, ...]] = set()
+    answer = SimulatedMeter.answer
+
+    def recorded(meter: SimulatedMeter, pdu: bytes, at: int) -> bytes:
+        asked.add(tuple(pdu[: 2 if pdu[:1] == bytes([IDENTIFICATION]) else 1]))
+        return answer(meter, pdu, at)
+
+    monkeypatch.setattr(SimulatedMeter, "answer", recorded)
+    yield
+    assert asked <= {(1,), (2,), (3,), (4,), (SERVER_ID,), (IDENTIFICATION, 14)}
 
 
 @pytest.fixture
