@@ -88,10 +88,14 @@ def view(profile: DeviceProfile) -> dict[str, object]:
             "stopbits": profile.serial.stopbits,
             "unit": profile.serial.unit,
         },
+        "tcp": {"port": profile.tcp.port, "unit": profile.tcp.unit},
         "registers": [_register(register) for register in profile.registers],
         "computed": [_computed(total) for total in profile.computed],
         "identity": [_identity(identity) for identity in profile.identity],
         "sources": dict(profile.sources),
+        "aliases": list(profile.aliases),
+        "left_out": dict(profile.left_out),
+        "setup": list(profile.setup),
         "notes": list(profile.notes),
     }
     if profile.sunspec is not None:
@@ -128,6 +132,9 @@ def _register(register: Register) -> dict[str, object]:
     if register.modulus is not None:
         found["modulus"] = f"{register.modulus:f}"
     found["sources"] = list(register.sources)
+    found["confidence"] = register.confidence
+    if register.conflict:
+        found["conflict"] = register.conflict
     if register.note:
         found["note"] = register.note
     return found

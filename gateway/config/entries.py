@@ -192,6 +192,8 @@ def _check_quantity(inner: Fields, quantity: str, profile: DeviceProfile | None)
         # What looks like it may be something else: cooling is not heat.
         message = f"quantity: profile {profile.name} has no {quantity}"
         hint = listing if len(known) > 5 else f"it has {', '.join(known)}"
+        if why := profile.why_not(quantity):
+            message += f": {why}"
     else:
         message = f"quantity: {quoted(quantity)} is not a quantity"
         # Whoever leaves out a word hardly means import minus export, which is no counter.

@@ -20,7 +20,7 @@ from gateway.config.registers import (
     read_register,
 )
 from gateway.config.report import Report, Span, did_you_mean, quoted
-from gateway.config.traits import read_limits, read_serial, read_sunspec
+from gateway.config.traits import read_limits, read_serial, read_sunspec, read_tcp
 from gateway.config.values import Wrong, choice, text
 from gateway.metering.profile import (
     Computed,
@@ -30,13 +30,15 @@ from gateway.metering.profile import (
     Limits,
     SerialDefaults,
     SunSpec,
+    TcpDefaults,
 )
 from gateway.metering.quantity import QUANTITIES
 from gateway.metering.register import Register
 
 KEYS: Final = (
-    "maker", "model", "kind", "extends", "without", "sources", "serial", "requests", "identity",
-    "defaults", "registers", "parts", "computed", "sunspec", "notes",
+    "maker", "model", "aliases", "kind", "extends", "without", "sources", "serial", "tcp",
+    "requests", "identity", "defaults", "registers", "parts", "computed", "sunspec", "left_out",
+    "setup", "notes",
 )  # fmt: skip
 COMPUTED: Final = ("quantity", "plus", "minus")
 
@@ -59,6 +61,7 @@ class Draft:
     kind: Kind | None = None
     sources: Mapping[str, str] = field(factory=dict)
     serial: SerialDefaults = field(factory=SerialDefaults)
+    tcp: TcpDefaults = field(factory=TcpDefaults)
     limits: Limits = field(factory=Limits)
     common: Common = field(factory=Common)
     identity: Mapping[str, Identity] = field(factory=dict)
@@ -66,7 +69,15 @@ class Draft:
     parts: Mapping[str, Register] = field(factory=dict)
     computed: Mapping[str, Sum] = field(factory=dict)
     sunspec: SunSpec | None = None
+    aliases: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(factory=dict)
+    setup: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def present(self) -> set[str]:
+        """What it has, by name."""
+        return {*self.registers, *self.computed, *self.identity}
 
 
 Extend = Callable[[Node, Report], "Draft | None"]
@@ -115,9 +126,13 @@ def resolve(name: str, draft: Draft) -> DeviceProfile:
         computed=computed,
         limits=draft.limits,
         serial=draft.serial,
+        tcp=draft.tcp,
         identity=tuple(draft.identity.values()),
         sunspec=draft.sunspec,
         sources=tuple(draft.sources.items()),
+        aliases=draft.aliases,
+        left_out=tuple((k, v) for k, v in draft.left_out.items() if k not in draft.present),
+        setup=draft.setup,
         notes=draft.notes,
     )
 
@@ -152,6 +167,7 @@ def _overlay(fields: Fields, parent: Draft) -> Draft:
         kind=fields.get("kind", choice("electricity", "heat", "water", "gas"), base.kind),
         sources=sources,
         serial=read_serial(fields, base.serial),
+        tcp=read_tcp(fields, base.tcp),
         limits=limits,
         common=common,
         identity=identity,
@@ -159,6 +175,9 @@ def _overlay(fields: Fields, parent: Draft) -> Draft:
         parts=parts,
         computed=computed,
         sunspec=read_sunspec(fields, base.sunspec),
+        aliases=fields.many("aliases", text),
+        left_out={**base.left_out, **_texts(fields, "left_out")},
+        setup=fields.many("setup", text, base.setup),
         notes=fields.many("notes", text, base.notes),
     )
     for key in ("maker", "model", "kind"):
@@ -167,6 +186,7 @@ def _overlay(fields: Fields, parent: Draft) -> Draft:
     for node in _list(fields, "computed"):
         _sum(context, draft, node, registers, computed)
     _check_terms(fields, draft)
+    _check_left_out(fields, draft)
     if not draft.registers and fields.sound("registers") and not report.failed:
         fields.missing("registers")
     return draft
@@ -246,6 +266,14 @@ def _check_terms(fields: Fields, draft: Draft) -> None:
                 message = f"{total.quantity} is computed from {term}, which is left out"
                 hint = f"leave {total.quantity} out too"
                 fields.report.error(fields.at_value("without"), message, hint)
+
+
+def _check_left_out(fields: Fields, draft: Draft) -> None:
+    """What this file leaves out cannot be there; what was inherited as left out may be."""
+    node = fields.node("left_out")
+    for key, _ in node.entries if isinstance(node, Table) else ():
+        if not fields.report.failed and key.text in draft.present:
+            fields.report.error(key.span, f"left_out: {quoted(key.text)} is in this profile")
 
 
 def _list(fields: Fields, key: str) -> tuple[Node, ...]:

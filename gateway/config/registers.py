@@ -20,7 +20,7 @@ ENCODING: Final = ("function", "address", "type", "words", "word_order", "byte_o
 DEFAULTS: Final = ("function", "type", "word_order", "byte_order", "scale", "sources")
 REGISTER: Final = (
     "quantity", *ENCODING, "scale", "unit", "not_available", "scale_register", "unit_register",
-    "modulus", "sources", "note",
+    "modulus", "sources", "conflict", "note",
 )  # fmt: skip
 PART: Final = ("name", *REGISTER[1:])
 SCALE_REGISTER: Final = ENCODING
@@ -130,6 +130,7 @@ def _value(
         unit_factors=factors,
         modulus=modulus or None,
         sources=own_sources(fields, context),
+        conflict=fields.get("conflict", text, ""),
         note=fields.get("note", text, ""),
     )
     if encoding.type == "string" and fields.sound("type"):

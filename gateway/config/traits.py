@@ -10,9 +10,10 @@ from gateway.config.document import Node
 from gateway.config.fields import Fields, list_of, table
 from gateway.config.measures import duration
 from gateway.config.values import Wrong, boolean, choice, integer
-from gateway.metering.profile import Limits, SerialDefaults, SunSpec
+from gateway.metering.profile import Limits, SerialDefaults, SunSpec, TcpDefaults
 
 SERIAL: Final = ("baudrate", "parity", "stopbits", "unit")
+TCP: Final = ("port", "unit")
 REQUESTS: Final = (
     "max_registers", "holes", "hole_ranges", "even", "single", "whole_blocks", "splits",
     "pause", "pause_after_open", "answer_time",
@@ -28,6 +29,16 @@ def read_serial(fields: Fields, base: SerialDefaults) -> SerialDefaults:
         baudrate=inner.get("baudrate", integer(110, 4_000_000), base.baudrate),
         parity=inner.get("parity", choice("none", "even", "odd"), base.parity),
         stopbits=inner.get("stopbits", integer(1, 2), base.stopbits),
+        unit=inner.get("unit", integer(0, 255), base.unit),
+    )
+
+
+def read_tcp(fields: Fields, base: TcpDefaults) -> TcpDefaults:
+    inner = _section(fields, "tcp", TCP)
+    if inner is None:
+        return base
+    return TcpDefaults(
+        port=inner.get("port", integer(1, 65_535), base.port),
         unit=inner.get("unit", integer(0, 255), base.unit),
     )
 

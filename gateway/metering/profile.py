@@ -50,6 +50,14 @@ class SerialDefaults:
 
 
 @frozen
+class TcpDefaults:
+    """The same of a model with Ethernet."""
+
+    port: int | None = None
+    unit: int | None = None
+
+
+@frozen
 class Identity:
     """A register or a text that says what the meter is: `what` is serial_number, model, …"""
 
@@ -94,16 +102,27 @@ class DeviceProfile:
     computed: tuple[Computed, ...] = ()
     limits: Limits = field(factory=Limits)
     serial: SerialDefaults = field(factory=SerialDefaults)
+    tcp: TcpDefaults = field(factory=TcpDefaults)
     identity: tuple[Identity, ...] = ()
     sunspec: SunSpec | None = None
     sources: tuple[tuple[str, str], ...] = ()
     """Short name of a source to what and where it is."""
+    aliases: tuple[str, ...] = ()
+    """What else stands on its label: type codes, names under which others sell it."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """What is looked for and not here, a quantity or another fact, and why."""
+    setup: tuple[str, ...] = ()
+    """How to wire and set it."""
     notes: tuple[str, ...] = ()
 
     def quantities(self) -> tuple[str, ...]:
         """What can be sent from this model, in the order of the profile."""
         names = [r.name for r in self.registers if r.name in QUANTITIES]
         return (*names, *(c.quantity for c in self.computed))
+
+    def why_not(self, quantity: str) -> str:
+        """Why a quantity is not among those; empty where the profile does not say."""
+        return dict(self.left_out).get(quantity, "")
 
     def everything(self) -> tuple[Register, ...]:
         """The registers to read for all quantities."""

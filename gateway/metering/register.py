@@ -34,6 +34,9 @@ NOT_AVAILABLE: Final = NotAvailable.NOT_AVAILABLE
 
 Value: TypeAlias = Decimal | NotAvailable
 
+Confidence: TypeAlias = Literal["two sources", "one source", "conflict"]
+"""How sure a register is: a conflict between its sources was decided, and its profile says how."""
+
 TYPES: Final[dict[str, int]] = {
     "u16": 1,
     "s16": 1,
@@ -97,7 +100,16 @@ class Register:
     modulus: Decimal | None = None
     """Where a counter wraps, in `unit`; None: at the width of its type."""
     sources: tuple[str, ...] = ()
+    conflict: str = ""
+    """Where another source says otherwise: what it says, and how that was decided."""
     note: str = ""
+
+    @property
+    def confidence(self) -> Confidence:
+        """By its sources, which are independent of one another."""
+        if self.conflict:
+            return "conflict"
+        return "two sources" if len(self.sources) > 1 else "one source"
 
     @property
     def count(self) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from gateway.config import Library
 from gateway.errors import ConfigurationError, Mistake
 from gateway.metering.inquiry import Inquiry
-from gateway.metering.profile import Identity, Limits, SerialDefaults, SunSpec
+from gateway.metering.profile import Identity, Limits, SerialDefaults, SunSpec, TcpDefaults
 from gateway.metering.register import Encoding
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -28,7 +29,7 @@ def library(own: Path = PROFILES) -> Library:
     return Library(own, shipped=own)
 
 
-def mistakes(tmp_path: Path, text: str, name: str = "tried") -> list[Mistake]:
+def wrong(tmp_path: Path, text: str, name: str = "tried") -> list[Mistake]:
     (tmp_path / f"{name}.yaml").write_text(text)
     try:
         library(tmp_path).get(name)
@@ -101,6 +102,46 @@ def test_what_a_profile_extends_is_its_own_unless_it_says_otherwise() -> None:
     assert profile.notes == library().get("acme-e1").notes
 
 
+def test_a_profile_says_how_it_is_sold_set_and_what_it_leaves_out(tmp_path: Path) -> None:
+    (tmp_path / "tried.yaml").write_text(
+        START + REGISTER + "aliases: [T-MID, Beta T]\ntcp: {port: 1502, unit: 255}\n"
+        'left_out: {voltage_l1: "has none", serial_number: "not told"}\nsetup: ["Set it."]\n'
+    )
+    (tmp_path / "variant.yaml").write_text(
+        'extends: tried\nmodel: T2\nleft_out: {frequency: "has none"}\nregisters:\n'
+        "  - {quantity: voltage_l1, address: 4, unit: V}\n"
+    )
+    profile, variant = (library(tmp_path).get(name) for name in ("tried", "variant"))
+    assert profile.aliases == ("T-MID", "Beta T")
+    assert profile.tcp == TcpDefaults(1502, 255)
+    assert profile.left_out == (("voltage_l1", "has none"), ("serial_number", "not told"))
+    assert profile.why_not("voltage_l1") == "has none"
+    assert profile.setup == ("Set it.",)
+    # A variant is not sold as the other; what it has is not left out.
+    assert variant.aliases == ()
+    assert (variant.tcp, variant.setup) == (profile.tcp, profile.setup)
+    assert variant.left_out == (("serial_number", "not told"), ("frequency", "has none"))
+
+
+def test_who_asks_for_what_a_profile_leaves_out_is_told_why(
+    mistakes: Callable[..., list[Mistake]], whole: str
+) -> None:
+    found = mistakes(whole.replace("active_energy_import_total", "power_factor_l1"))
+    why = "has no power_factor_l1: folds four quadrants into one number"
+    assert why in found[0].message
+
+
+def test_how_sure_a_register_is_follows_from_its_sources(tmp_path: Path) -> None:
+    rest = """\
+  - {quantity: voltage_l1, address: 2, unit: V, sources: [manual, reader]}
+  - {quantity: voltage_l2, address: 4, unit: V, sources: [manual], conflict: "the reader has 6"}
+"""
+    text = START.replace('"a document"', '"a document", reader: "a program"') + REGISTER + rest
+    assert wrong(tmp_path, text) == []
+    found = [register.confidence for register in library(tmp_path).get("tried").registers]
+    assert found == ["one source", "two sources", "conflict"]
+
+
 @pytest.mark.parametrize(
     ("register", "part", "suggestion"),
     [
@@ -147,7 +188,7 @@ def test_what_a_profile_extends_is_its_own_unless_it_says_otherwise() -> None:
 def test_a_mistake_in_a_register_is_reported_once_on_its_line(
     tmp_path: Path, register: str, part: str, suggestion: str | None
 ) -> None:
-    found = mistakes(tmp_path, f"{START}{REGISTER}  - {register}\n")
+    found = wrong(tmp_path, f"{START}{REGISTER}  - {register}\n")
     shown = [m for m in found if '"quantity" is missing' not in m.message]
     assert [m.line for m in shown] == [8], found
     assert part in shown[0].message
@@ -193,6 +234,12 @@ def test_a_mistake_in_a_register_is_reported_once_on_its_line(
         ("identity: [{what: model, object: 1, expected: [1.5, [a]]}]\n", 8, "expected"),
         ("identity: [{object: 1}]\n", 8, '"what" is missing'),
         ("notes: text\n", 8, "expected a list"),
+        ("setup: text\n", 8, "expected a list"),
+        ("aliases: {a: b}\n", 8, "expected a list"),
+        ("tcp: {port: 0}\n", 8, "out of range"),
+        ("tcp: {host: a}\n", 8, "unknown key"),
+        ("left_out: [voltage_l1]\n", 8, "expected keys"),
+        ("left_out: {active_energy_import_total: x}\n", 8, "is in this profile"),
         ("maker: B\n", 8, "stands twice"),
         ("colour: red\n", 8, "unknown key"),
     ],
@@ -200,17 +247,17 @@ def test_a_mistake_in_a_register_is_reported_once_on_its_line(
 def test_a_mistake_elsewhere_in_a_profile_is_reported_once_on_its_line(
     tmp_path: Path, rest: str, line: int, part: str
 ) -> None:
-    found = mistakes(tmp_path, START + REGISTER + rest)
+    found = wrong(tmp_path, START + REGISTER + rest)
     assert [m.line for m in found] == [line], found
     assert part in found[0].message
 
 
 def test_what_a_profile_has_to_say_is_missed_once(tmp_path: Path) -> None:
-    found = [m.message for m in mistakes(tmp_path, "notes: []\n")]
+    found = [m.message for m in wrong(tmp_path, "notes: []\n")]
     assert found == [
         f'"{key}" is missing in the profile' for key in ("sources", "maker", "model", "kind")
     ]
-    assert mistakes(tmp_path, START.replace("registers:\n", ""))[0].message.startswith(
+    assert wrong(tmp_path, START.replace("registers:\n", ""))[0].message.startswith(
         '"registers" is missing'
     )
 
@@ -227,13 +274,13 @@ def test_a_register_takes_the_place_of_an_inherited_sum(tmp_path: Path) -> None:
 
 def test_profiles_that_extend_one_another_in_a_ring_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b\n")
-    found = mistakes(tmp_path, "extends: a\n", "b")
+    found = wrong(tmp_path, "extends: a\n", "b")
     assert ["a → b" in m.message or "b → a" in m.message for m in found] == [True]
 
 
 def test_leaving_out_what_a_sum_needs_is_said(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text((PROFILES / "acme-e1.yaml").read_text())
-    found = mistakes(tmp_path, "extends: base\nwithout: [active_energy_export_total]\n")
+    found = wrong(tmp_path, "extends: base\nwithout: [active_energy_export_total]\n")
     assert [(m.line, m.suggestion) for m in found] == [(2, "leave active_energy_net_total out too")]
 
 

@@ -66,6 +66,7 @@ def test_the_schema_of_profiles_has_every_key_that_is_read_and_no_other() -> Non
     found = schema("profile")["properties"]
     assert set(found) == set(profile.KEYS)
     assert set(found["serial"]["properties"]) == set(traits.SERIAL)
+    assert set(found["tcp"]["properties"]) == set(traits.TCP)
     assert set(found["requests"]["properties"]) == set(traits.REQUESTS)
     assert set(found["sunspec"]["properties"]) == set(traits.SUNSPEC)
     assert set(found["defaults"]["properties"]) == set(registers.DEFAULTS)
@@ -204,6 +205,10 @@ def test_a_sound_profile_is_accepted_by_both(path: Path) -> None:
         ("not_available: 0xFFFFFFFF", "not_available: none"),
         ("plus: [active_energy_import_total]", "plus: []"),
         ("notes: [", "notes: x\nwithout: ["),
+        ("maker: Acme\n", "maker: Acme\naliases: E1-MID\n"),
+        ("maker: Acme\n", "maker: Acme\nleft_out: [frequency]\n"),
+        ("maker: Acme\n", "maker: Acme\nsetup: {a: b}\n"),
+        ("maker: Acme\n", "maker: Acme\ntcp: {port: 70000}\n"),
         ("function: 3, address: 0xFC00, type: u32", "object: 256"),
         ("function: 3, address: 0xFC00, type: u32", "object: 1, function: 3"),
         ("function: 3, address: 0xFC00, type: u32", "object: 1, address: 0xFC00"),
