@@ -206,7 +206,7 @@ def test_a_sound_profile_is_accepted_by_both(path: Path) -> None:
         ("plus: [active_energy_import_total]", "plus: []"),
         ("notes: [", "notes: x\nwithout: ["),
         ("maker: Acme\n", "maker: Acme\naliases: E1-MID\n"),
-        ("maker: Acme\n", "maker: Acme\nleft_out: [frequency]\n"),
+        ('{power_factor_l1: "folds four quadrants into one number"}', "[power_factor_l1]"),
         ("maker: Acme\n", "maker: Acme\nsetup: {a: b}\n"),
         ("maker: Acme\n", "maker: Acme\ntcp: {port: 70000}\n"),
         ("function: 3, address: 0xFC00, type: u32", "object: 256"),
