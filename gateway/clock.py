@@ -23,6 +23,14 @@ HOUR: Millis = 60 * MINUTE
 DAY: Millis = 24 * HOUR
 
 
+def about(span: float) -> str:
+    """A length of time (ms) in words: 90 s, 40 min, 7 h, 12 d."""
+    for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
+        if span >= 2 * unit:
+            return f"{span / unit:.{0 if unit == MINUTE else 1}f}".removesuffix(".0") + f" {name}"
+    return f"{span / SECOND:.0f} s"
+
+
 class Clock(Protocol):
     """What the rest of the program knows of time."""
 

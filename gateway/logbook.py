@@ -292,6 +292,22 @@ _event(
     "Nothing to do.",
 )
 _event(
+    "upload.draining",
+    "info",
+    "sender pending takes",
+    "More waits than one request carries: how much, and about how long it takes to send it. Said"
+    " again every six hours until it is done.",
+    "Nothing to do. If more comes in than is sent, send less often or spread the meters over more"
+    " senders: `check` shows the load of each.",
+)
+_event(
+    "upload.drained",
+    "info",
+    "sender for pending",
+    "What had piled up was sent.",
+    "Nothing to do.",
+)
+_event(
     "upload.refused",
     "warning",
     "sender status values reason retry",

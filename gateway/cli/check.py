@@ -19,6 +19,7 @@ from gateway.cli.output import (
     print_json,
     render,
 )
+from gateway.clock import DAY, about
 from gateway.config import find_path, load
 from gateway.config.measures import show_size
 from gateway.config.settings import GatewayConfig
@@ -26,9 +27,18 @@ from gateway.errors import ConfigurationError, GatewayError, Mistake
 
 
 @click.command()
+@click.option(
+    "--backlog",
+    "days",
+    type=click.IntRange(1, 1825),
+    default=30,
+    show_default=True,
+    metavar="DAYS",
+    help="Say how long it takes to send what so many days without a connection leave.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @config_option
-def check(as_json: bool, config: str | None) -> None:
+def check(days: int, as_json: bool, config: str | None) -> None:
     """Check the configuration, and say what it will cost.
 
     Reads the configuration, its profiles and tokens; opens no port and no connection. Ends with
@@ -45,12 +55,12 @@ def check(as_json: bool, config: str | None) -> None:
     learnt = _learnt(loaded.config)
     doubts = problems(loaded.config, costs) + _no_room(loaded.config, costs)
     if as_json:
-        view = {**_mistakes_view(loaded.warnings), **_costs_view(loaded.config, costs)}
+        view = {**_mistakes_view(loaded.warnings), **_costs_view(loaded.config, costs, days)}
         print_json({**view, "learnt": [_learnt_view(one) for one in learnt], "problems": doubts})
         return
     if loaded.warnings:
         click.echo(render(loaded.warnings), err=True)
-    click.echo(_page(loaded.config, costs, len(loaded.warnings)))
+    click.echo(_page(loaded.config, costs, len(loaded.warnings), days))
     for one in learnt:
         click.echo(_learnt_lines(one))
     for doubt in doubts:
@@ -119,7 +129,7 @@ def _mistakes_view(mistakes: Sequence[Mistake]) -> dict[str, object]:
     }
 
 
-def _costs_view(config: GatewayConfig, costs: Costs) -> dict[str, object]:
+def _costs_view(config: GatewayConfig, costs: Costs, days: int) -> dict[str, object]:
     return {
         "config": str(config.path),
         "buses": [_bus_view(bus) for bus in costs.buses],
@@ -133,6 +143,7 @@ def _costs_view(config: GatewayConfig, costs: Costs) -> dict[str, object]:
                 "largest_request": sender.largest,
                 "max_payload": sender.max_payload,
                 "capacity_a_day": sender.capacity,
+                "backlog": {"days": days, "drained_in_ms": sender.drain(days * DAY)},
             }
             for sender in costs.senders
         ],
@@ -162,13 +173,13 @@ def _bus_view(bus: BusCost) -> dict[str, object]:
     }
 
 
-def _page(config: GatewayConfig, costs: Costs, warnings: int) -> str:
+def _page(config: GatewayConfig, costs: Costs, warnings: int, days: int) -> str:
     count = counted(warnings, "warning") if warnings else "no warning"
     lines = [f"{config.path}: no mistake, {count}", ""]
     for bus in costs.buses:
         lines += _bus_lines(bus)
     for sender in costs.senders:
-        lines += _sender_lines(sender)
+        lines += _sender_lines(sender, days)
     buffer, size = costs.buffer, show_size(config.buffer.max_size)
     if buffer.days is not None:
         lines.append(
@@ -199,13 +210,21 @@ def _bus_lines(bus: BusCost) -> list[str]:
     return [*lines, ""]
 
 
-def _sender_lines(sender: SenderCost) -> list[str]:
+def _sender_lines(sender: SenderCost, days: int) -> list[str]:
     share = sender.bytes / sender.capacity
+    drain = sender.drain(days * DAY)
+    if drain is None:
+        after = "is never sent"
+    elif days * sender.bytes <= sender.max_payload:
+        after = "is sent with one request"
+    else:
+        after = f"is sent within about {about(drain)}"
     return [
         f"sender {sender.sender}: {sender.readings:,} values, {sender.requests} requests,"
         f" {_bytes(sender.bytes)} a day ({share:.2%} of what its limits allow)",
         f"  the largest request has about {_bytes(sender.largest)} of"
         f" {show_size(sender.max_payload)}",
+        f"  what {counted(days, 'day')} without a connection leave {after}",
         "",
     ]
 

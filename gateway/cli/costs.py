@@ -99,6 +99,13 @@ class SenderCost:
     capacity: int
     """Bytes a day that the limits allow."""
 
+    def drain(self, backlog: Millis) -> Millis | None:
+        """How long it takes to send what piled up over so long, with all that comes in meanwhile;
+        None: more comes in than may be sent.
+        """
+        spare = self.capacity - self.bytes
+        return round(backlog * self.bytes / spare) if spare > 0 else None
+
 
 @frozen
 class BufferCost:

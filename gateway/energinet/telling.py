@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.clock import MINUTE, SECOND, Clock, Millis
+from gateway.clock import Clock, Millis, about
 from gateway.energinet.answer import Answer, Row
 from gateway.energinet.batch import Batch
+from gateway.energinet.draining import Draining
 from gateway.energinet.response import Response
 from gateway.energinet.verdicts import Outcome
 from gateway.errors import GatewayError
@@ -23,6 +24,7 @@ class Telling:
         self._troubles: set[str] = set()
         self._since = 0.0
         self._requests = 0
+        self._draining = Draining(interval)
 
     def unreadable(self, error: GatewayError) -> None:
         """There is no token to send with."""
@@ -39,14 +41,20 @@ class Telling:
         reason: str,
         first: bool,
         pending: int,
+        more: bool,
     ) -> None:
-        """A request was made. `reason`: why there was no answer; `first`: it was the very first."""
+        """A request was made. `reason`: why there was no answer; `first`: it was the very first;
+        `more`: not all that waits fitted.
+        """
         status = answer.status or None
         self._log("upload.request", bytes=len(batch.data), values=batch.count, status=status)
         for event, fields in outcome.events:
             self._log(event, **fields)
         if answer.row is Row.LIST:
             self._went_well(batch, outcome, response, pending)
+            now = self._clock.boottime()
+            if said := self._draining.sent(outcome.confirmed, pending, more=more, now=now):
+                self._log(said[0], **said[1])
         else:
             self._went_badly(answer, batch, outcome, response, reason, first=first)
         self.last = reason.partition(":")[0] or answer.row.value
@@ -104,8 +112,3 @@ class Telling:
 
     def _log(self, event: str, **fields: object) -> None:
         log(event, sender=self._sender, **fields)
-
-
-def about(span: float) -> str:
-    """A span (ms) in words: seconds below two minutes."""
-    return f"{span / MINUTE:.0f} min" if span >= 2 * MINUTE else f"{span / SECOND:.0f} s"

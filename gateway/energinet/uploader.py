@@ -12,14 +12,14 @@ from zoneinfo import ZoneInfo
 
 from attrs import frozen
 
-from gateway.clock import Clock, Instant, Millis
+from gateway.clock import Clock, Instant, Millis, about
 from gateway.energinet.answer import Answer, Row, read_answer
 from gateway.energinet.batch import Batch
 from gateway.energinet.choosing import Chooser, Chosen, Offers
 from gateway.energinet.response import Poster, Response
 from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
 from gateway.energinet.slot import Now, SlotState
-from gateway.energinet.telling import Telling, about
+from gateway.energinet.telling import Telling
 from gateway.energinet.verdicts import apply, probes_due, take_turns
 from gateway.errors import GatewayError, NoAnswer, StoreError, TryLater
 from gateway.logbook import log
@@ -316,6 +316,7 @@ class Uploader:
             reason=reason,
             first=first,
             pending=report.waiting,
+            more=chosen.more,
         )
         return report
 

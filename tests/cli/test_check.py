@@ -13,7 +13,7 @@ from gateway.buffer.settings import BufferSettings
 from gateway.buffer.store import Store
 from gateway.cli.costs import READING_BYTES, costs_of, problems
 from gateway.cli.main import run
-from gateway.clock import HOUR, SystemClock
+from gateway.clock import DAY, HOUR, SystemClock
 from gateway.config import load
 from gateway.metering.reading import Block, Commit, RawWords, Reading, Series, SeriesKey
 
@@ -49,6 +49,9 @@ def test_a_sound_configuration_is_said_to_be_and_costs_what_it_costs(
     assert sender["readings_a_day"] == 96 + 96 + 288
     assert sender["requests_a_day"] == 144
     assert sender["capacity_a_day"] == 144 * 500_000
+    spare = sender["capacity_a_day"] - sender["bytes_a_day"]
+    drained = round(30 * DAY * sender["bytes_a_day"] / spare)
+    assert sender["backlog"] == {"days": 30, "drained_in_ms": drained}
 
 
 def test_boundaries_that_fall_on_no_poll_cost_their_own_reads(site: Path) -> None:

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from attrs import evolve
 
-from gateway.clock import DAY, HOUR, MINUTE
+from gateway.clock import DAY, HOUR, MINUTE, about
 from gateway.energinet.batch import stamp_text
 from gateway.energinet.settings import Secret, SenderSettings
 from gateway.errors import GatewayError, StoreFull, TryLater
@@ -165,6 +165,35 @@ async def test_troubles_that_change_from_slot_to_slot_are_each_said_once(
     await world.slots(144)
     assert len([r for r in caplog.records if r.name == "gateway"]) <= 30
     await world.end()
+
+
+async def test_a_backlog_is_foretold_once_and_its_end_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="gateway")
+    world = await World(tmp_path / "readings.db", max_payload=16_000).start(series("7"))
+    await world.store.append(readings("7", hours(3000)))
+    world.uploader.poke()
+    await world.slots(10)
+    await world.end()
+    said = [
+        (record.__dict__["event"], record.__dict__["fields"])
+        for record in caplog.records
+        if "event" in record.__dict__ and "drain" in record.__dict__["event"]
+    ]
+    carried = len(world.sent[0].values["7"])
+    left = 3000 - carried
+    took = about((len(world.sent) - 1) * SLOT)
+    assert said == [
+        (
+            "upload.draining",
+            {"sender": SENDER, "pending": left, "takes": about(left / carried * SLOT)},
+        ),
+        (
+            "upload.drained",
+            {"sender": SENDER, "for": took, "pending": 0},
+        ),
+    ]
 
 
 # --------------------------------------------------------------------------- meter by meter
