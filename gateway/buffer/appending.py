@@ -15,6 +15,7 @@ from gateway.buffer.chunks import BLOCK_BITS
 from gateway.buffer.index import Block, Change, Index, Line, note, write_series
 from gateway.buffer.rows import (
     BLOCKS,
+    ERAS,
     GAPS,
     HEADS,
     NAMES,
@@ -41,16 +42,17 @@ class Appended:
 class _Plan:
     """What a commit writes, worked out before anything is written."""
 
-    def __init__(self, index: Index, commit: Commit) -> None:
+    def __init__(self, index: Index, commit: Commit, *, past: bool) -> None:
         self.index = index
         self.commit = commit
+        self.past = past
         self.places: list[tuple[Line, int, int, int]] = []
         """Series, id, number and stamp of each new row."""
         self.records: list[bytes] = []
         self.held: list[tuple[Line, int, int, str]] = []
         self.repeated: list[Reading] = []
         self.heads: dict[int, tuple[int, int, int]] = {}
-        """Series to newest id, number and latest stamp, as they will be."""
+        """Series to newest id, last number and latest stamp, as they will be."""
         self.gaps: dict[int, Row] = {}
         """Rows of `gaps` by id, new or grown."""
         self.runs = dict(index.gaps)
@@ -72,9 +74,11 @@ class _Plan:
                 continue
             seen.add((line.id, stamp))
             id += 1
-            _, stored, latest = self.heads.get(line.id) or (0, line.stored, line.latest)
+            newest, stored, latest = self.heads.get(line.id) or (
+                line.newest, line.stored, line.latest
+            )  # fmt: skip
             n = stored + 1
-            self.heads[line.id] = (id, n, max(latest, stamp))
+            self.heads[line.id] = (newest if self.past else id, n, max(latest, stamp))
             why = reading.held
             words = reading.raw.pack()
             self.records.append(chunks.pack(line.id, n, stamp, reading.value, words, why))
@@ -132,19 +136,38 @@ def declare(index: Index, series: Sequence[Series], transaction: Transaction) ->
     with transaction() as connection:
         for line in changed:
             write_series(connection, line)
+            _write_era(connection, index.lines.get(line.id), line.series)
     for line in changed:
         known = index.lines.get(line.id)
         if known is None:
             index.add(line)
         else:
             known.series, known.listed = line.series, line.listed
-    index.barren.clear()
+    index.look_anew()
 
 
-def append(index: Index, commit: Commit, transaction: Transaction) -> Appended:
-    """Store it. The index changes only when the transaction is durable."""
+def _write_era(connection: sqlite3.Connection, known: Line | None, series: Series) -> None:
+    """What was stored of a series stays what it was when the configuration makes it another."""
+    if known is None or not known.stored:
+        return
+    was = known.series
+    if (was.meter, was.quantity, was.as_, was.every) != (
+        series.meter, series.quantity, series.as_, series.every
+    ):  # fmt: skip
+        (top,) = connection.execute("SELECT coalesce(max(id), 0) FROM eras").fetchone()
+        row = top + 1, known.id, known.stored, was.meter, was.quantity, was.as_, was.every
+        connection.execute(ERAS.insert, ERAS.sealed(*row))
+
+
+def append(
+    index: Index, commit: Commit, transaction: Transaction, *, past: bool = False
+) -> Appended:
+    """Store it. The index changes only when the transaction is durable.
+
+    `past`: its readings are no news; the reading that was stored last of a series stays that.
+    """
     with transaction() as connection:
-        plan = _Plan(index, commit)
+        plan = _Plan(index, commit, past=past)
         plan.readings(connection)
         plan.ledger()
         chunks.insert(connection, index.top + 1, plan.records)
@@ -162,9 +185,10 @@ def append(index: Index, commit: Commit, transaction: Transaction) -> Appended:
                 BLOCKS.insert,
                 [BLOCKS.sealed(n, b.earliest, b.latest, b.open) for n, b in full.items()],
             )
+        if full or past:
             _write_heads(connection, plan)
     for line, id, n, stamp in plan.places:
-        note(index, line, id, n, stamp)
+        note(index, line, id, n, stamp, past=past)
     for barren in index.barren.values():
         barren.difference_update({id >> BLOCK_BITS for _, id, _, _ in plan.places})
     change.apply()

@@ -13,6 +13,8 @@ from gateway.buffer.index import Block, Index, Line, line_of, write_heads, write
 from gateway.buffer.pages import Pages
 from gateway.buffer.rows import (
     BLOCKS,
+    CORRECTED,
+    ERAS,
     GAPS,
     HEADS,
     NAMES,
@@ -88,9 +90,10 @@ class Harvest:
         self._confirmed: dict[int, Spans] | None = None
 
     def gather(self, pages: Pages, connection: sqlite3.Connection) -> None:
-        """Copy samples, gaps and names; remember series, spans, heads, slots and states."""
+        """Copy samples, gaps and what else only tells something; remember the rest."""
         for table, row in pages.rows():
-            if table in (GAPS, NAMES) or (table is SAMPLES and not (self._lean and row[6])):
+            tells = table in (GAPS, NAMES, CORRECTED, ERAS)
+            if tells or (table is SAMPLES and not (self._lean and row[6])):
                 connection.execute(table.insert, row)
             elif table is SLOTS:
                 self._slots.add(row)
@@ -129,6 +132,8 @@ class Harvest:
             elif records:
                 connection.execute(put, (id, data))
         top = max([newest for newest, _, _ in self._heads.values()], default=0)
+        if self._known is not None:
+            top = max(top, self._known.top)
         for records in chunks.every(connection):
             top = max(top, records[-1].id)
             self._take_all(connection, records)
@@ -189,6 +194,7 @@ class Harvest:
         for line in self._lines.values():
             write_series(connection, line)
             lost += self._settle(line, self._seen.get(line.id, _Seen()), new_id)
+            self._find_newest(connection, line)
             connection.executemany(
                 SPANS.insert,
                 [SPANS.sealed(s.id, line.id, s.first, s.last, s.state) for s in line.spans],
@@ -245,6 +251,16 @@ class Harvest:
             spans = spans.marked([(n, n) for n in missing], parked("damaged"), new_id)
         line.set_spans(spans)
         return len(missing)
+
+    def _find_newest(self, connection: sqlite3.Connection, line: Line) -> None:
+        """What was brought in later has higher numbers than the newest reading."""
+        newest, stored, _ = self._heads.get(line.id, (0, 0, 0))
+        seen = self._seen.get(line.id)
+        if seen is None or seen.top > stored:
+            return
+        record = chunks.one(connection, newest) if newest else None
+        if not newest or (record is not None and record.series == line.id):
+            line.newest = newest
 
     def _count_blocks(self, connection: sqlite3.Connection) -> int:
         blocks: dict[int, Block] = {}

@@ -48,9 +48,11 @@ class Line:
     spans: Spans = _UNTOUCHED
     totals: dict[State, int] = field(factory=dict)
     stored: int = 0
-    """Readings ever stored: the number of the newest."""
+    """Readings ever stored: the number of the last."""
     newest: int = 0
-    """Its row."""
+    """The row of the newest, which is the last but for what was brought in afterwards; 0: none."""
+    newest_n: int = 0
+    """Its number; 0: not looked up."""
     latest: int = -(1 << 62)
     """The latest stamp, s."""
     in_flight: int = 0
@@ -167,7 +169,7 @@ class Change:
         for id, reason in self._parked.items():
             self._index.lines[id].parked = reason
         if self._fruitful:
-            self._index.barren.clear()
+            self._index.look_anew()
 
 
 class Index:
@@ -187,6 +189,8 @@ class Index:
         """The tags of the same."""
         self.barren: dict[str, set[int]] = {}
         """Open blocks that were read and hold nothing for a sender to send."""
+        self.starts: dict[str, dict[int, int]] = {}
+        """Of those that do, the id of the first chunk in which something waits for that sender."""
         self.names: dict[str, int] = {}
         """Texts that samples repeat (meters, boots), by their row in `names`."""
         self.gap_top = 0
@@ -203,6 +207,11 @@ class Index:
         """Know one more series."""
         self.lines[line.id] = line
         self.by_key[line.series.key] = line
+
+    def look_anew(self) -> None:
+        """Anything may wait anywhere."""
+        self.barren.clear()
+        self.starts.clear()
 
     def of_sender(self, sender: str) -> list[Line]:
         """The series that a sender carries."""
@@ -284,6 +293,7 @@ def load(connection: sqlite3.Connection) -> Index:
     for _ in sound_rows(connection, SLOTS):
         pass  # a slot that was altered must not be taken for none
     tail = (max(index.closed) + 1) << BLOCK_BITS if index.closed else 0
+    index.top = max(index.top, tail - 1)
     for records in chunks(connection, tail, 1 << 62):
         for record in records:
             line = _known(index, record.series)
@@ -292,11 +302,22 @@ def load(connection: sqlite3.Connection) -> Index:
     return index
 
 
-def note(index: Index, line: Line, id: int, n: int, stamp: int, *, waits: bool = True) -> None:
-    """Take a reading that is in the file into both books."""
+def note(
+    index: Index,
+    line: Line,
+    id: int,
+    n: int,
+    stamp: int,
+    *,
+    waits: bool = True,
+    past: bool = False,
+) -> None:
+    """Take a reading that is in the file into both books. `past`: it is no news."""
     index.top = max(index.top, id)
     if n > line.stored:
-        line.stored, line.newest = n, id
+        line.stored = n
+        if not past:
+            line.newest, line.newest_n = id, n
     line.latest = max(line.latest, stamp)
     block = index.blocks.get(id >> BLOCK_BITS)
     if block is None:

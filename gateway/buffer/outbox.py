@@ -45,6 +45,7 @@ class Offering:
             and (not line.parked or line.series.key in probes)
         }
         """Series that may give values; the parked among them one each, but for `within`."""
+        self._parks = any(line.parked for line in self._lines.values())
         self._offered: set[int] = set() if offered is None else offered
         """Tags of all that was offered: nothing is offered twice."""
         before = {untag(tagged)[0] for tagged in self._offered}
@@ -87,7 +88,10 @@ class Offering:
         for line in self._lines.values():
             if line.sendable <= 0:
                 continue
-            if self._waits(line, line.stored):
+            if line.newest and not line.newest_n:
+                record = chunks.one(self._connection, line.newest)
+                line.newest_n = record.n if record and record.series == line.id else line.stored
+            if line.newest and self._waits(line, line.newest_n):
                 found.append(line.newest)
             else:
                 sought.add(line.id)
@@ -103,7 +107,7 @@ class Offering:
 
     def _oldest(self, offer: Callable[[Waiting], Offer]) -> None:
         barren = self._index.barren.setdefault(self._sender, set())
-        if any(line.parked for line in self._lines.values()):
+        if self._parks:
             barren = set()  # a parked series may have its value anywhere
         first, last = self._seconds()
         blocks = [
@@ -126,23 +130,30 @@ class Offering:
 
     def _read(self, number: int) -> list[tuple[int, int, Record]]:
         chosen = []
-        barren = True
+        start: int | None = None
         first, last = self._seconds()
-        for record in chunks.block(self._connection, number):
-            line = self._mine.get(record.series)
-            if line is None or line.spans.state_of(record.n):
-                continue
-            if not line.parked:
-                barren = False
-            if (
-                line.id in self._lines
-                and first <= record.stamp <= last
-                and record.tag not in self._offered
-                and record.tag not in self._index.flying
-            ):
-                chosen.append((record.stamp, record.id, record))
-        if barren:
+        low, high = chunks.bounds(number)
+        starts = self._index.starts.setdefault(self._sender, {})
+        if not self._parks:
+            low = starts.get(number, low)
+        for records in chunks.chunks(self._connection, low, high):
+            for record in records:
+                line = self._mine.get(record.series)
+                if line is None or line.spans.state_of(record.n):
+                    continue
+                if start is None and not line.parked:
+                    start = records[0].id
+                if (
+                    line.id in self._lines
+                    and first <= record.stamp <= last
+                    and record.tag not in self._offered
+                    and record.tag not in self._index.flying
+                ):
+                    chosen.append((record.stamp, record.id, record))
+        if start is None:
             self._index.barren[self._sender].add(number)
+        else:
+            starts[number] = start
         return chosen
 
     def _waits(self, line: Line, n: int) -> bool:

@@ -54,6 +54,8 @@ def prune_beside(
     waiting = [block.earliest for block in index.blocks.values() if block.open]
     _delete_samples(connection, min([limit, *waiting]), transaction)
     _delete_gaps(connection, limit, transaction)
+    with transaction():
+        connection.execute("DELETE FROM corrected WHERE at < ?", (limit * 1000,))
 
 
 def _delete_gaps(connection: sqlite3.Connection, limit: int, transaction: Transaction) -> None:

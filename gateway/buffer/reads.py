@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.buffer import schema, settling, views
+from gateway.buffer import correcting, schema, settling, views
+from gateway.buffer.correcting import Era, Former
 from gateway.buffer.index import Index, load
 from gateway.buffer.outbox import Offering
 from gateway.buffer.views import ExportRow, GapLine, ParkedLine
 from gateway.clock import Instant
 from gateway.errors import StoreUnavailable
-from gateway.metering.reading import Counts, KeptSample, Offer, Reading, Series, SeriesKey, Waiting
+from gateway.metering.reading import (
+    Counts,
+    KeptSample,
+    Offer,
+    Reading,
+    Sample,
+    Series,
+    SeriesKey,
+    Waiting,
+)
 
 T = TypeVar("T")
 
@@ -107,6 +117,7 @@ class Reads:
         *,
         meter_id: str | None = None,
         meter: str | None = None,
+        keys: Collection[SeriesKey] | None = None,
         since: Instant | None = None,
         until: Instant | None = None,
     ) -> AsyncIterator[list[ExportRow]]:
@@ -118,6 +129,7 @@ class Reads:
                 for line in index.lines.values()
                 if meter_id in (None, line.series.key.meter_id)
                 and meter in (None, line.series.meter)
+                and (keys is None or line.series.key in keys)
             }
             return views.export(connection, index, lines, since, until)
 
@@ -127,6 +139,26 @@ class Reads:
             if not some:
                 return
             yield some
+
+    async def last_before(
+        self, keys: Collection[SeriesKey], before: Instant
+    ) -> Mapping[SeriesKey, Sequence[ExportRow]]:
+        """Of each series the last readings before an instant, from the last that has words on."""
+        return await self._call(lambda db, index: views.last_before(db, index, keys, before))
+
+    async def samples_between(self, meter: str, first: Instant, last: Instant) -> Sequence[Sample]:
+        """Kept samples of a meter, oldest first."""
+        return await self._call(
+            lambda db, index: list(views.samples_between(db, index, meter, first, last))
+        )
+
+    async def eras(self) -> Mapping[SeriesKey, Sequence[Era]]:
+        """What each series was in the course of time, the present last."""
+        return await self._call(correcting.eras)
+
+    async def formers(self, keys: Collection[SeriesKey]) -> Sequence[Former]:
+        """What was corrected of these series."""
+        return await self._call(lambda db, index: correcting.formers(db, index, frozenset(keys)))
 
 
 class ReadOnlyStore(Reads):

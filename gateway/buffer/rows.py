@@ -62,9 +62,14 @@ SAMPLES: Final = _table(
     "samples", b"K", "id meter boot boottime at needed_to synchronised raw faults seal"
 )
 GAPS: Final = _table("gaps", b"G", "id series first last reason count seal")
+CORRECTED: Final = _table("corrected", b"C", "id at series n stamp was state seal")
+"""What readings were before a person had them corrected, and what had become of them."""
+ERAS: Final = _table("eras", b"E", "id series last meter quantity kind every seal")
+"""What a series was up to its reading `last`: the configuration has changed since."""
 
 TABLES: Final = (
     SERIES, SERIES_COPY, SPANS, HEADS, BLOCKS, SLOTS, STATES, NAMES, SAMPLES, GAPS,
+    CORRECTED, ERAS,
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from gateway.errors import (
 )
 
 APPLICATION_ID: Final = 0x4D475742  # "MGWB", in the file's header; file(1) can show it
-VERSION: Final = 1
+VERSION: Final = 2
 
 PAGE_SIZE: Final = 1024
 """Small pages and an early checkpoint write the least to a card: bench/store_bytes.py."""
@@ -60,8 +60,16 @@ CREATE TABLE gaps (
     last INTEGER NOT NULL, reason TEXT NOT NULL, count INTEGER NOT NULL, seal INTEGER NOT NULL);
 CREATE TABLE chunks (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 """
+_TABLES_OF_2: Final = """
+CREATE TABLE corrected (
+    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, series INTEGER NOT NULL, n INTEGER NOT NULL,
+    stamp INTEGER NOT NULL, was TEXT NOT NULL, state TEXT NOT NULL, seal INTEGER NOT NULL);
+CREATE TABLE eras (
+    id INTEGER PRIMARY KEY, series INTEGER NOT NULL, last INTEGER NOT NULL, meter TEXT NOT NULL,
+    quantity TEXT NOT NULL, kind TEXT NOT NULL, every INTEGER NOT NULL, seal INTEGER NOT NULL);
+"""
 
-STEPS: Final[Mapping[int, str]] = {}
+STEPS: Final[Mapping[int, str]] = {1: _TABLES_OF_2}
 """SQL that brings a file of version n to n + 1. A copy is made before the first."""
 
 QUICK_CHECK_BYTES: Final = 32_000_000
@@ -114,7 +122,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 def create(connection: sqlite3.Connection) -> None:
     """Make every table in an empty file."""
     connection.executescript(
-        f"BEGIN IMMEDIATE; {_TABLES}"
+        f"BEGIN IMMEDIATE; {_TABLES}{_TABLES_OF_2}"
         f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
     )
 

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 from attrs import define, evolve, frozen
 
-from gateway.buffer import files, pruning, salvage, schema, settling, views
+from gateway.buffer import correcting, files, pruning, salvage, schema, settling, views
 from gateway.buffer.appending import Appended, append, declare
 from gateway.buffer.index import Change, Index, load
 from gateway.buffer.outbox import Offering
@@ -27,7 +27,16 @@ from gateway.buffer.settings import BufferSettings
 from gateway.clock import Clock, Instant
 from gateway.errors import StoreDamaged, StoreFull, StoreUnavailable
 from gateway.logbook import log
-from gateway.metering.reading import Commit, Counts, Offer, Series, SeriesKey, Settlement, Waiting
+from gateway.metering.reading import (
+    Commit,
+    Correction,
+    Counts,
+    Offer,
+    Series,
+    SeriesKey,
+    Settlement,
+    Waiting,
+)
 
 T = TypeVar("T")
 
@@ -160,13 +169,26 @@ class Store(Reads):
         """Make these the series of the configuration; others keep their sender till all is sent."""
         await self._run(self._declare, series)
 
-    async def append(self, commit: Commit) -> Appended:
+    async def append(self, commit: Commit, *, past: bool = False) -> Appended:
         """Store all of it, or nothing. Raises StoreFull, StoreUnavailable, StoreDamaged.
 
         A stamp that its series has already is not stored again; the answer tells which. Raises
         ValueError for a series that was not declared, a stamp of broken seconds or no number.
+        `past`: the readings are no news, and meters do not go on from them.
         """
-        return await self._run(self._append, commit)
+        return await self._run(self._append, commit, past)
+
+    async def correct(self, corrections: Sequence[Correction]) -> int:
+        """Give stored readings another value, so that they are sent again; how many.
+
+        In one transaction. Those in flight, or of another value than they are taken to have, are
+        passed over.
+        """
+        return await self._run(self._correct, corrections)
+
+    async def drop(self, readings: Sequence[tuple[SeriesKey, int, int]]) -> int:
+        """Drop as `corrected` what waits of these readings (key, number, row id); how many."""
+        return await self._run(self._drop, readings)
 
     async def release(self, keys: Iterable[SeriesKey]) -> int:
         """Let held readings of these series be sent; how many."""
@@ -341,19 +363,36 @@ class Store(Reads):
                 raise
             declare(self._index, series, self._transaction)
 
-    def _append(self, commit: Commit) -> Appended:
+    def _correct(self, corrections: Sequence[Correction]) -> int:
+        def work() -> int:
+            now = self._clock.now()
+            return correcting.correct(self._db, self._index, corrections, now, self._transaction)
+
+        try:
+            return work()
+        except sqlite3.Error as error:
+            if not self._is_full(error) or not files.free_ballast(self._path):
+                raise
+            return work()
+
+    def _drop(self, readings: Sequence[tuple[SeriesKey, int, int]]) -> int:
+        change, count = correcting.drop(self._index, readings)
+        self._change(change)
+        return count
+
+    def _append(self, commit: Commit, past: bool) -> Appended:
         pruning.make_room(self._db, self._index, self._settings.max_size, self._transaction)
         short = schema.free_bytes(self._path) < files.BALLAST_BYTES
         if short and not files.lay_ballast(self._path) and not self._has_room_inside():
             # What the ballast gave is for confirming and deleting, not for more readings.
             raise StoreFull(f"{self._path}: the disk is full", hint="free room on the disk")
         try:
-            return append(self._index, commit, self._transaction)
+            return append(self._index, commit, self._transaction, past=past)
         except sqlite3.Error as error:
             if not self._is_full(error) or not self._has_room_inside():
                 raise
         files.free_ballast(self._path)  # the WAL needs some
-        return append(self._index, commit, self._transaction)
+        return append(self._index, commit, self._transaction, past=past)
 
     def _has_room_inside(self) -> bool:
         """On a full disk history gives way to what was not sent yet."""

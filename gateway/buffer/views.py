@@ -12,6 +12,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from gateway.buffer import chunks
+from gateway.buffer.chunks import Record
 from gateway.buffer.index import Index, Line
 from gateway.buffer.rows import GAPS, SAMPLES, STATES
 from gateway.buffer.spans import Run, reason_of, unsettled
@@ -39,6 +40,9 @@ class ExportRow:
     value: Decimal
     state: str
     raw: RawWords
+    n: int = 0
+    """Its number in the series, in the order of storing."""
+    id: int = 0
 
 
 @frozen
@@ -67,7 +71,7 @@ def last(connection: sqlite3.Connection, index: Index) -> Mapping[SeriesKey, Rea
     """The reading of each series that was stored last, where its row is still there."""
     found: dict[SeriesKey, Reading] = {}
     for line in index.lines.values():
-        record = chunks.one(connection, line.newest) if line.stored else None
+        record = chunks.one(connection, line.newest) if line.newest else None
         if record is not None and record.series == line.id:
             state = line.spans.state_of(record.n)
             held = reason_of(state) if state[:1] == "h" else ""
@@ -114,6 +118,47 @@ def samples(
         if row[4] >= newest - spans.get(names.get(row[1], ""), longest):
             keep(row)
     return sorted(found.items())
+
+
+def samples_between(
+    connection: sqlite3.Connection, index: Index, meter: str, first: Instant, last: Instant
+) -> Iterator[Sample]:
+    """Kept samples of a meter whose time is sure, oldest first."""
+    names = {id: text for text, id in index.names.items()}
+    rows = connection.execute(
+        f"{SAMPLES.select} WHERE synchronised AND at BETWEEN ? AND ? ORDER BY id", (first, last)
+    )
+    for row in rows:
+        if SAMPLES.sound(row) and names.get(row[1]) == meter:
+            yield _sample(row, names).sample
+
+
+def last_before(
+    connection: sqlite3.Connection, index: Index, keys: Iterable[SeriesKey], before: Instant
+) -> Mapping[SeriesKey, list[ExportRow]]:
+    """Of each series the last readings before an instant, from the last that has words on."""
+    lines = {index.by_key[key].id: index.by_key[key] for key in keys if key in index.by_key}
+    found: dict[int, list[Record]] = {id: [] for id in lines}
+    sought = set(lines)
+    end = -(-before // 1000)
+    blocks = [n for n, block in index.blocks.items() if block.earliest < end]
+    for number in sorted(blocks, key=lambda n: index.blocks[n].latest, reverse=True):
+        latest = index.blocks[number].latest
+        sought -= {id for id in sought if any(r.words and r.stamp > latest for r in found[id])}
+        if not sought:
+            break
+        for record in chunks.block(connection, number):
+            if record.series in sought and record.stamp < end:
+                found[record.series].append(record)
+    rows: dict[SeriesKey, list[ExportRow]] = {}
+    for id, records in found.items():
+        records.sort(key=lambda record: record.stamp)
+        with_words = [nth for nth, record in enumerate(records) if record.words]
+        rows[lines[id].series.key] = [
+            _export_row(index, lines[id], record)
+            for record in (records[with_words[-1] :] if with_words else [])
+        ]
+    return rows
 
 
 def _sample(row: tuple[Any, ...], names: Mapping[int, str]) -> KeptSample:
@@ -209,14 +254,16 @@ def in_order(
     Blocks overlap little, since readings are stored as they come. Where many do, after a
     backfill, the order is nearly right, so that memory stays flat.
     """
-    queue = sorted(blocks, key=lambda number: (index.blocks[number].earliest, number))
+    # Blocks may go meanwhile; `read` gives nothing of those.
+    earliest = {number: index.blocks[number].earliest for number in blocks}
+    queue = sorted(blocks, key=lambda number: (earliest[number], number))
     ready: list[tuple[Any, ...]] = []
     for nth, number in enumerate(queue, start=1):
         ready.extend(read(number))
         ready.sort()
         sure = len(ready)
         if nth < len(queue):
-            sure = bisect_left(ready, (index.blocks[queue[nth]].earliest,))
+            sure = bisect_left(ready, (earliest[queue[nth]],))
             sure = max(sure, len(ready) - MOST_OVERLAP * chunks.BLOCK)
         yield from ready[:sure]
         del ready[:sure]
@@ -261,15 +308,20 @@ def export(
 
     def read(number: int) -> list[tuple[Any, ...]]:
         return [
-            (record.stamp, record.id, line, record, _state(index, line, record.n))
+            (record.stamp, record.id, _export_row(index, line, record))
             for record in chunks.block(connection, number)
             if first <= record.stamp < end and (line := lines.get(record.series)) is not None
         ]
 
-    for stamp, _, line, record, state in in_order(index, blocks, read):
-        raw = RawWords.unpack(record.words)
-        series = line.series
-        yield ExportRow(series.key, series.meter, stamp * 1000, record.value, state, raw)
+    for _, _, row in in_order(index, blocks, read):
+        yield row
+
+
+def _export_row(index: Index, line: Line, record: Record) -> ExportRow:
+    key, meter = line.series.key, line.series.meter
+    raw, state = RawWords.unpack(record.words), _state(index, line, record.n)
+    stamp = record.stamp * 1000
+    return ExportRow(key, meter, stamp, record.value, state, raw, record.n, record.id)
 
 
 def _state(index: Index, line: Line, n: int) -> str:

@@ -7,7 +7,7 @@ import csv
 import sys
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import click
@@ -84,7 +84,7 @@ async def _write(
         )
 
 
-def _ways(meter: str | None, names: set[str], ids: set[str]) -> Iterable[dict[str, str]]:
+def _ways(meter: str | None, names: set[str], ids: set[str]) -> Iterable[dict[str, Any]]:
     """By what to choose: the name of a meter, a meterID, or all."""
     if meter is None:
         return [{}]

@@ -158,6 +158,16 @@ class Reading:
 
 
 @frozen
+class Correction:
+    """A stored reading that a person wants sent with another value, or once more with its own."""
+
+    key: SeriesKey
+    stamp: Instant
+    was: Decimal
+    value: Decimal
+
+
+@frozen
 class Gap:
     """A stamp that has no value, and why: a line of the ledger, never a stored reading.
 

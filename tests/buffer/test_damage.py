@@ -7,13 +7,15 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from gateway.buffer import schema
+from gateway.buffer.reads import ReadOnlyStore
 from gateway.errors import StoreDamaged, StoreNewer
-from gateway.metering.reading import Commit, Counts
+from gateway.metering.reading import Commit, Correction, Counts
 from tests.buffer.damage import METERS, MOMENTS, clear, everything_there, well_used
 from tests.buffer.made import (
     START,
@@ -278,14 +280,37 @@ async def test_a_migration_keeps_a_copy_of_the_file_as_it_was(tmp_path: Path) ->
     path = tmp_path / "readings.db"
     await (await filled(store_at(path), 1, range(2))).close()
     connection = schema.connect(path)
-    steps = {1: "CREATE TABLE more (id INTEGER PRIMARY KEY)", 2: "DROP TABLE more"}
-    schema.migrate(connection, path, 1, steps=steps, target=3)
-    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+    now = schema.VERSION
+    steps = {now: "CREATE TABLE more (id INTEGER PRIMARY KEY)", now + 1: "DROP TABLE more"}
+    schema.migrate(connection, path, now, steps=steps, target=now + 2)
+    assert connection.execute("PRAGMA user_version").fetchone() == (now + 2,)
     connection.close()
-    old = sqlite3.connect(f"{path}.v1")
-    assert old.execute("PRAGMA user_version").fetchone() == (1,)
+    old = sqlite3.connect(f"{path}.v{now}")
+    assert old.execute("PRAGMA user_version").fetchone() == (now,)
     assert old.execute("SELECT count(*) FROM chunks").fetchone() == (2,)
     old.close()
+
+
+async def test_a_file_of_the_first_version_is_brought_to_the_present_one(tmp_path: Path) -> None:
+    path = tmp_path / "readings.db"
+    await (await filled(store_at(path), 1, range(2))).close()
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        "DROP TABLE corrected; DROP TABLE eras; PRAGMA user_version = 1; VACUUM"
+    )
+    connection.close()
+    beside = ReadOnlyStore(path)
+    await beside.open()
+    assert await beside.formers([series(0).key]) == []
+    assert [era.series for era in (await beside.eras())[series(0).key]] == [series(0)]
+    await beside.close()
+    store = store_at(path)
+    await store.open()
+    first = reading(0, 0)
+    assert await store.correct([Correction(first.key, first.stamp, first.value, Decimal(9))]) == 1
+    assert len(await store.formers([series(0).key])) == 1
+    await store.close()
+    assert (tmp_path / "readings.db.v1").exists()
 
 
 async def test_a_crash_between_the_renames_of_a_salvage_is_finished_at_the_next_start(

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 
 from gateway.buffer.reads import ReadOnlyStore
 from gateway.clock import HOUR
-from gateway.metering.reading import Commit, Settlement, Waiting
+from gateway.metering.reading import Commit, Correction, SeriesKey, Settlement, Waiting
 from tests.buffer.made import (
     START,
     StillClock,
@@ -41,7 +41,7 @@ from tests.buffer.made import (
 
 METERS = 4
 KEEP = 30 * HOUR
-PENDING, HELD, CONFIRMED, PARKED = "pending", "held", "confirmed", "parked"
+PENDING, HELD, CONFIRMED, PARKED, DROPPED = "pending", "held", "confirmed", "parked", "dropped"
 
 
 class Buffer(RuleBasedStateMachine):
@@ -57,6 +57,9 @@ class Buffer(RuleBasedStateMachine):
         self.values: dict[tuple[str, int], Decimal] = {}
         self.states: dict[tuple[str, int], str] = {}
         self.deleted: set[tuple[str, int]] = set()
+        self.news: dict[str, tuple[str, int]] = {}
+        """Of each meter the reading that came last and was no backfill."""
+        self.formers: list[tuple[str, int, Decimal, int]] = []
         self.flying: dict[int, tuple[str, int]] = {}
         self.parked: set[str] = set()
         self.slot: bytes | None = None
@@ -82,14 +85,15 @@ class Buffer(RuleBasedStateMachine):
         meters=st.sets(st.integers(0, METERS - 1), min_size=1),
         back=st.integers(0, 6),
         held=st.sampled_from(["", "", "", "clock"]),
+        past=st.booleans(),
     )
-    def append(self, meters: set[int], back: int, held: str) -> None:
+    def append(self, meters: set[int], back: int, held: str, past: bool) -> None:
         self.moment += 1
         readings = []
         for nth in sorted(meters):
             self.value += 1
             readings.append(reading(nth, self.moment - back, str(self.value), held))
-        answer = self.run(self.store.append(Commit(tuple(readings))))
+        answer = self.run(self.store.append(Commit(tuple(readings)), past=past))
         for one in readings:
             row = (one.key.meter_id, one.stamp)
             assert (one in answer.repeated) == (row in self.values) or row in self.deleted
@@ -97,6 +101,8 @@ class Buffer(RuleBasedStateMachine):
                 self.values[row] = one.value
                 self.states[row] = HELD if held else PENDING
                 self.deleted.discard(row)
+                if not past:
+                    self.news[one.key.meter_id] = row
 
     @rule(target=flights, sender=st.sampled_from(["sender-0", "sender-1"]), most=st.integers(1, 9))
     def collect(self, sender: str, most: int):  # type: ignore[no-untyped-def]
@@ -155,6 +161,46 @@ class Buffer(RuleBasedStateMachine):
         assert count == len(held)
         self.states.update(dict.fromkeys(held, PENDING))
 
+    @rule(meters=st.sets(st.integers(0, METERS - 1), min_size=1), first=st.integers(0, 40))
+    def correct(self, meters: set[int], first: int) -> None:
+        """All of some meters since a moment get another value; what flies is passed over."""
+        self.value += 1
+        wanted, expected = [], []
+        for meter, stamp in self.states.keys() - self.deleted:
+            if int(meter) - 7000 in meters and stamp >= START + (100 + first) * HOUR:
+                row, was = (meter, stamp), self.values[meter, stamp]
+                wanted.append(Correction(SeriesKey("", meter), stamp, was, was + self.value))
+                if row not in self.flying.values() and self.states[row] != DROPPED:
+                    expected.append(row)
+        wanted += [Correction(one.key, one.stamp, Decimal(-1), Decimal(-2)) for one in wanted]
+        assert self.run(self.store.correct(wanted[: len(wanted) // 2])) == len(expected)
+        assert self.run(self.store.correct(wanted[len(wanted) // 2 :])) == 0
+        for row in expected:
+            self.formers.append((*row, self.values[row], self.clock.at))
+            self.values[row] += self.value
+            if self.states[row] != HELD:
+                self.states[row] = PENDING
+
+    @rule(nth=st.integers(0, METERS - 1), most=st.integers(1, 5))
+    def drop(self, nth: int, most: int) -> None:
+        key = series(nth).key
+        rows = []
+
+        async def find() -> None:
+            async for some in self.store.export(keys=[key]):
+                rows.extend(some)
+
+        self.run(find())
+        chosen = [(row.key, row.n, row.id) for row in rows[:most]]
+        waits = [
+            at
+            for row in rows[:most]
+            if self.states[at := (row.key.meter_id, row.stamp)] in (PENDING, HELD, PARKED)
+            and at not in self.flying.values()
+        ]
+        assert self.run(self.store.drop(chosen)) == len(waits)
+        self.states.update(dict.fromkeys(waits, DROPPED))
+
     @rule(back=st.integers(0, 60), ahead=st.integers(-5, 5))
     def expire(self, back: int, ahead: int) -> None:
         before, after = START + (self.moment - back) * HOUR, START + (self.moment + ahead) * HOUR
@@ -172,6 +218,7 @@ class Buffer(RuleBasedStateMachine):
     def prune(self, later: int) -> None:
         self.clock.at = START + (self.moment + later) * HOUR
         self.run(self.store.prune())
+        self.formers = [one for one in self.formers if one[3] >= self.clock.at - KEEP]
         there = {(m, s) for m, s, *_ in self.run(exported(self.store))}
         for row in self.states.keys() - there - self.deleted:
             assert self.states[row] == CONFIRMED
@@ -213,7 +260,22 @@ class Buffer(RuleBasedStateMachine):
         assert counts.held == states.count(HELD)
         assert counts.parked == states.count(PARKED)
         assert counts.confirmed == states.count(CONFIRMED) + repeats
-        assert counts.dropped == {}
+        assert sum(counts.dropped.values()) == states.count(DROPPED)
+
+    @invariant()
+    def meters_go_on_from_the_last_reading_that_was_no_backfill(self) -> None:
+        last = {key.meter_id: one for key, one in self.run(self.store.last()).items()}
+        for meter, row in self.news.items():
+            if row not in self.deleted:
+                assert (last[meter].stamp, last[meter].value) == (row[1], self.values[row])
+        assert last.keys() <= self.news.keys()
+
+    @invariant()
+    def what_was_corrected_is_known(self) -> None:
+        keys = [series(nth).key for nth in range(METERS)]
+        formers = self.run(self.store.formers(keys))
+        found = sorted((f.key.meter_id, f.stamp, f.was, f.at) for f in formers)
+        assert found == sorted(self.formers)
 
     @invariant()
     def every_reading_is_as_it_was_appended(self) -> None:
