@@ -16,6 +16,7 @@ from gateway.commits import RETRY, either, log_failure
 from gateway.config import Loaded, load
 from gateway.config.settings import GatewayConfig
 from gateway.control import ControlServer, socket_path
+from gateway.diary import Diary
 from gateway.errors import ConfigurationError, GatewayError, NotPermitted, StoreError
 from gateway.logbook import log, set_up
 from gateway.plant import Plant
@@ -51,6 +52,7 @@ class Gateway:
         self._hour = asyncio.Event()
         self.plant = self._plant(config)
         self.summary = Summary(self.clock)
+        self.diary = Diary(self.store, self.clock)
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._reason = "asked to"
@@ -88,11 +90,12 @@ class Gateway:
     async def run(self) -> None:
         """Until `stop`. Raises AlreadyRunning, NotPermitted, StoreError; GatewayError where a part
         of it ended that must not."""
-        with InstanceLock(Path(f"{self.config.buffer.path}.lock")):
+        with InstanceLock(Path(f"{self.config.buffer.path}.lock")), self.diary.open():
             pending = await self._open()
             try:
                 await self._serve(pending)
             finally:
+                await self.diary.write()
                 await self.store.close()
         if self._error is not None:
             raise self._error
@@ -114,7 +117,7 @@ class Gateway:
             self._systemd.notify(extended, "STATUS=opening the buffer")
 
     async def _serve(self, pending: int) -> None:
-        asked = Questions(lambda: self.plant, self.status)
+        asked = Questions(lambda: self.plant, self.status, self.store, self.clock)
         at = socket_path(self.config.buffer.path)
         control = ControlServer(at, asked.verbs(), asked.leases())
         beside: list[asyncio.Task[None]] = []
@@ -134,7 +137,8 @@ class Gateway:
             )
             self._systemd.notify("READY=1", "STATUS=running")
             await self.summary.begin(self.store)
-            beside += [asyncio.create_task(self._heartbeat()), asyncio.create_task(self._hours())]
+            lasting = (self._heartbeat(), self._hours(), self.diary.run())
+            beside += [asyncio.create_task(one) for one in lasting]
             await self._until_stopped()
         except Exception as error:
             self._reason = str(error) or repr(error)

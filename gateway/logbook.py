@@ -22,6 +22,8 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import define, frozen
 
+from gateway.clock import Instant
+
 Level: TypeAlias = Literal["error", "warning", "info", "debug"]
 
 LOGGER: Final = logging.getLogger("gateway")
@@ -277,6 +279,14 @@ _event(
     "Raise max_size or mend what keeps them from being sent.",
 )
 _event(
+    "buffer.corrected",
+    "info",
+    "meter count former",
+    "A person had stored readings of this meter decoded again (`resend`): so many changed, and are "
+    "sent again with their new value. `former` is the meterID that they were sent to by mistake.",
+    "Nothing to do.",
+)
+_event(
     "buffer.volatile",
     "warning",
     "path filesystem",
@@ -481,18 +491,43 @@ def clean(text: object) -> str:
     return escaped if len(escaped) <= MAX_TEXT else escaped[: MAX_TEXT - 1] + "…"
 
 
+@frozen
+class Entry:
+    """What was logged, as it is kept; its texts are clean."""
+
+    at: Instant
+    sure: bool
+    """Was the clock known to be right?"""
+    level: str
+    event: str
+    fields: Mapping[str, int | float | str]
+
+
+def logfmt(level: str, event: str, fields: Mapping[str, object]) -> str:
+    """level=… event=… field=value …"""
+    pairs = [("level", level), ("event", event), *fields.items()]
+    return " ".join(f"{name}={_quoted(clean(value))}" for name, value in pairs)
+
+
+def content(record: logging.LogRecord) -> tuple[str, dict[str, int | float | str]]:
+    """The event of a line and its fields, their texts clean."""
+    event, fields = _content(record)
+    return event, {
+        name: value if isinstance(value, int | float) else clean(value)
+        for name, value in fields.items()
+    }
+
+
 class LogfmtFormatter(logging.Formatter):
-    """level=… event=… field=value …, one line an event."""
+    """One line an event."""
 
     def __init__(self, *, priorities: bool = False) -> None:
         super().__init__()
         self._priorities = priorities
 
     def format(self, record: logging.LogRecord) -> str:
-        event, fields = _content(record)
         level = record.levelname.lower()
-        pairs = [("level", level), ("event", event), *fields.items()]
-        line = " ".join(f"{name}={_quoted(clean(value))}" for name, value in pairs)
+        line = logfmt(level, *_content(record))
         return f"<{_PRIORITIES.get(level, 6)}>{line}" if self._priorities else line
 
 
@@ -500,13 +535,11 @@ class JsonFormatter(logging.Formatter):
     """The same as one JSON object a line, with the time."""
 
     def format(self, record: logging.LogRecord) -> str:
-        event, fields = _content(record)
+        event, fields = content(record)
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, object] = {"time": at.replace("+00:00", "Z")}
         line |= {"level": record.levelname.lower(), "event": event}
-        for name, value in fields.items():
-            line[name] = value if isinstance(value, int | float) else clean(value)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line | fields, ensure_ascii=False)
 
 
 def _content(record: logging.LogRecord) -> tuple[str, dict[str, object]]:

@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 from gateway.buffer import chunks
 from gateway.buffer.appending import Transaction
 from gateway.buffer.chunks import Record
-from gateway.buffer.index import Change, Index
+from gateway.buffer.index import Change, Index, telling_rows
 from gateway.buffer.rows import CORRECTED, ERAS
 from gateway.buffer.spans import PENDING, dropped, unsettled
 from gateway.clock import Instant
@@ -164,10 +164,9 @@ def formers(
 ) -> list[Former]:
     """What was corrected of these series, in the order in which it was."""
     found = []
-    for row in _rows(connection, "corrected", CORRECTED.select):
-        _, at, series, _, stamp, was, state, _ = row
+    for _, at, series, _, stamp, was, state, _ in telling_rows(connection, CORRECTED):
         line = index.lines.get(series)
-        if line is not None and line.series.key in keys and CORRECTED.sound(row):
+        if line is not None and line.series.key in keys:
             words = {"": "pending", "c": "confirmed", "p": f"parked:{state[2:]}", "h": "pending"}
             found.append(Former(line.series.key, stamp * 1000, Decimal(was), words[state[:1]], at))
     return found
@@ -176,20 +175,12 @@ def formers(
 def eras(connection: sqlite3.Connection, index: Index) -> dict[SeriesKey, list[Era]]:
     """What each series was in the course of time, the present last."""
     found: dict[SeriesKey, list[Era]] = {}
-    for row in _rows(connection, "eras", ERAS.select):
-        _, series, last, meter, quantity, kind, every, _ = row
+    for _, series, last, meter, quantity, kind, every, _ in telling_rows(connection, ERAS):
         line = index.lines.get(series)
-        if line is not None and ERAS.sound(row):
+        if line is not None:
             key, sender = line.series.key, line.series.sender
             was = Series(key, meter, quantity, kind, every, sender)
             found.setdefault(key, []).append(Era(was, last))
     for line in index.lines.values():
         found.setdefault(line.series.key, []).append(Era(line.series, 1 << 62))
     return found
-
-
-def _rows(connection: sqlite3.Connection, table: str, select: str) -> Iterator[tuple]:  # type: ignore[type-arg]
-    """None where the file is of before the table."""
-    there = "SELECT count(*) FROM sqlite_master WHERE name = ?"
-    if connection.execute(there, (table,)).fetchone()[0]:
-        yield from connection.execute(f"{select} ORDER BY id")

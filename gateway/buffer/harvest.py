@@ -15,6 +15,7 @@ from gateway.buffer.rows import (
     BLOCKS,
     CORRECTED,
     ERAS,
+    EVENTS,
     GAPS,
     HEADS,
     NAMES,
@@ -92,7 +93,7 @@ class Harvest:
     def gather(self, pages: Pages, connection: sqlite3.Connection) -> None:
         """Copy samples, gaps and what else only tells something; remember the rest."""
         for table, row in pages.rows():
-            tells = table in (GAPS, NAMES, CORRECTED, ERAS)
+            tells = table in (GAPS, NAMES, CORRECTED, ERAS, EVENTS)
             if tells or (table is SAMPLES and not (self._lean and row[6])):
                 connection.execute(table.insert, row)
             elif table is SLOTS:

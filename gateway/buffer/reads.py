@@ -10,13 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.buffer import correcting, schema, settling, views
+from gateway.buffer import correcting, events, schema, settling, views
 from gateway.buffer.correcting import Era, Former
 from gateway.buffer.index import Index, load
 from gateway.buffer.outbox import Offering
 from gateway.buffer.views import ExportRow, GapLine, ParkedLine
 from gateway.clock import Instant
 from gateway.errors import StoreUnavailable
+from gateway.logbook import Entry
 from gateway.metering.reading import (
     Counts,
     KeptSample,
@@ -93,6 +94,10 @@ class Reads:
     async def gaps(self, since: Instant = 0) -> Sequence[GapLine]:
         """The ledger of missing values."""
         return await self._call(lambda connection, index: views.gaps(connection, index, since))
+
+    async def events(self, most: int, levels: Collection[str]) -> Sequence[Entry]:
+        """What the log said last at these levels, newest last."""
+        return await self._call(lambda connection, _: events.newest(connection, most, levels))
 
     async def slot(self, sender: str) -> bytes | None:
         """What a sender's slot was last saved as; None: it never asked.

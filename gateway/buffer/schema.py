@@ -67,6 +67,9 @@ CREATE TABLE corrected (
 CREATE TABLE eras (
     id INTEGER PRIMARY KEY, series INTEGER NOT NULL, last INTEGER NOT NULL, meter TEXT NOT NULL,
     quantity TEXT NOT NULL, kind TEXT NOT NULL, every INTEGER NOT NULL, seal INTEGER NOT NULL);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, sure INTEGER NOT NULL, level TEXT NOT NULL,
+    event TEXT NOT NULL, fields TEXT NOT NULL, seal INTEGER NOT NULL);
 """
 
 STEPS: Final[Mapping[int, str]] = {1: _TABLES_OF_2}
@@ -92,6 +95,10 @@ def connect(path: Path) -> sqlite3.Connection:
         )  # Debian's default writes freed pages twice
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cache_size = -2000")
+        # Where a file cannot be opened for writing, be it for a moment, SQLite opens it for reading
+        # and never tries again.
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
     except BaseException:
         connection.close()
         raise

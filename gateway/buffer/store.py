@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 from attrs import define, evolve, frozen
 
-from gateway.buffer import correcting, files, pruning, salvage, schema, settling, views
+from gateway.buffer import correcting, events, files, pruning, salvage, schema, settling, views
 from gateway.buffer.appending import Appended, append, declare
 from gateway.buffer.index import Change, Index, load
 from gateway.buffer.outbox import Offering
@@ -26,7 +26,7 @@ from gateway.buffer.reads import Reads
 from gateway.buffer.settings import BufferSettings
 from gateway.clock import Clock, Instant
 from gateway.errors import StoreDamaged, StoreFull, StoreUnavailable
-from gateway.logbook import log
+from gateway.logbook import Entry, log
 from gateway.metering.reading import (
     Commit,
     Correction,
@@ -219,6 +219,10 @@ class Store(Reads):
         counts = await self.counts()
         return evolve(counts, pending=counts.pending + more)
 
+    async def note(self, entries: Sequence[Entry]) -> None:
+        """Keep what the log said. Raises StoreError; nothing was kept then."""
+        await self._run(self._note, entries)
+
     # ---------------------------------------------------------------------------------- sending
 
     async def expire(self, before: Instant, after: Instant = 1 << 62) -> int:
@@ -393,6 +397,10 @@ class Store(Reads):
                 raise
         files.free_ballast(self._path)  # the WAL needs some
         return append(self._index, commit, self._transaction, past=past)
+
+    def _note(self, entries: Sequence[Entry]) -> None:
+        with self._transaction() as connection:
+            events.write(connection, entries)
 
     def _has_room_inside(self) -> bool:
         """On a full disk history gives way to what was not sent yet."""

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "verify": ("gateway.cli.verify:verify", "A display's value against what the profile reads."),
     "check": ("gateway.cli.check:check", "The configuration: mistakes, and what it will cost."),
     "status": ("gateway.cli.status:status", "Buses, meters, what is pending, the next request."),
+    "events": ("gateway.cli.events:events", "What the log said; reboots do not take it."),
     "send": ("gateway.cli.send:send", "The next request to Energinet: shown, or made now."),
     "accept": ("gateway.cli.accept:accept", "A meter that was replaced, or a counter, is right."),
     "export": ("gateway.cli.export:export", "Readings as CSV."),

@@ -296,13 +296,15 @@ async def test_a_file_of_the_first_version_is_brought_to_the_present_one(tmp_pat
     await (await filled(store_at(path), 1, range(2))).close()
     connection = sqlite3.connect(path)
     connection.executescript(
-        "DROP TABLE corrected; DROP TABLE eras; PRAGMA user_version = 1; VACUUM"
+        "DROP TABLE corrected; DROP TABLE eras; DROP TABLE events;"
+        "PRAGMA user_version = 1; VACUUM"
     )
     connection.close()
     beside = ReadOnlyStore(path)
     await beside.open()
     assert await beside.formers([series(0).key]) == []
     assert [era.series for era in (await beside.eras())[series(0).key]] == [series(0)]
+    assert await beside.events(10, ("info",)) == []
     await beside.close()
     store = store_at(path)
     await store.open()

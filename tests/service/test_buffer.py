@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.buffer.reads import ReadOnlyStore
 from tests.service import Service, Site
 
 Start = Callable[..., Awaitable[Service]]
@@ -59,4 +60,10 @@ async def test_a_buffer_deleted_while_it_runs_comes_back_with_what_was_in_it(
     rows = await service.stored(len(before) + 1)
     assert before.items() <= {row.stamp: row.value for row in rows}.items()
     await service.stop()
+    reader = ReadOnlyStore(service.buffer)
+    await reader.open()
+    said = [entry.event for entry in await reader.events(1000, ("error", "warning", "info"))]
+    await reader.close()
+    assert "buffer.set_aside" in said
+    assert said[-1] == "gateway.stopped"
     assert site.standin.violations == []

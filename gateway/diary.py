@@ -1,0 +1,84 @@
+"""What the log says goes into the buffer too, where it outlives a reboot."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
+
+from gateway.clock import Clock, Millis
+from gateway.errors import StoreError
+from gateway.logbook import LOGGER, Entry, content
+
+EVERY: Final = 15.0
+"""Seconds between two looks: what was said meanwhile goes in one commit."""
+MOST_WAITING: Final = 500
+"""Entries that wait in memory while the buffer takes nothing; the newest."""
+_NOT_KEPT: Final = ("gateway.summary",)
+
+
+class Keeping(Protocol):
+    """Where entries are kept."""
+
+    async def note(self, entries: Sequence[Entry]) -> None:
+        """Durable on return. Raises StoreError; nothing was kept then."""
+
+
+class Diary(logging.Handler):
+    """Gathers what is logged, and has it kept: state changes, warnings and errors."""
+
+    def __init__(self, shelf: Keeping, clock: Clock) -> None:
+        super().__init__(logging.INFO)
+        self._shelf = shelf
+        self._clock = clock
+        self._waiting: deque[tuple[Millis, logging.LogRecord]] = deque(maxlen=MOST_WAITING)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """While it listens."""
+        LOGGER.addHandler(self)
+        try:
+            yield
+        finally:
+            LOGGER.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a line; called with the lock of handlers held."""
+        if getattr(record, "event", "") not in _NOT_KEPT:
+            self._waiting.append((self._clock.boottime(), record))
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            await self._clock.sleep(EVERY)
+            await self.write()
+
+    async def write(self) -> None:
+        """Have kept what waits; where the buffer takes nothing, later."""
+        with self._alone():
+            taken = list(self._waiting)
+            self._waiting.clear()
+        if not taken:
+            return
+        try:
+            await self._shelf.note([self._entry(*one) for one in taken])
+        except StoreError:
+            with self._alone():
+                self._waiting = deque([*taken, *self._waiting], MOST_WAITING)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody logs meanwhile: any thread may."""
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
+
+    def _entry(self, boottime: Millis, record: logging.LogRecord) -> Entry:
+        event, fields = content(record)
+        at = self._clock.now() - (self._clock.boottime() - boottime)
+        level = record.levelname.lower()
+        return Entry(at, self._clock.synchronised(), level, event, fields)
