@@ -48,7 +48,8 @@ class Clock(Protocol):
         """Seconds, as fine as the machine has them; for measuring short spans."""
 
     def synchronised(self) -> bool:
-        """Is the wall clock known to be right?"""
+        """Is the wall clock known to be right? To be asked now and then: who sets it by hand is
+        noticed by that."""
 
     async def sleep(self, seconds: float) -> None:
         """Let that much time pass."""
@@ -63,6 +64,10 @@ _STA_UNSYNC = 0x40
 _TIMEX_BYTES = 256  # struct timex is 208 bytes on 64-bit Linux, 128 on 32-bit
 _TIMESYNCD = Path("/run/systemd/timesync/synchronized")  # touched at each synchronisation
 
+STEP: Millis = SECOND
+"""Wall and boot time that move apart by more than this between two looks: the clock was set. Less
+is a clock that is slewed or drifts."""
+
 _NAP = 0.0012  # seconds that `until` may hold the loop up
 
 
@@ -73,6 +78,9 @@ class SystemClock:
         self._assume = assume_synchronised
         self._adjtimex = _load_adjtimex()
         self.boot_id = _boot_id()
+        self._drift: Millis | None = None
+        self._doubted: float | None = None
+        """When timesyncd's file had been touched when the clock was set."""
 
     def now(self) -> Instant:
         return time.time_ns() // 1_000_000
@@ -96,6 +104,9 @@ class SystemClock:
             time.sleep(rest)  # noqa: ASYNC251 - about a millisecond, on purpose
 
     def synchronised(self) -> bool:
+        before, self._drift = self._drift, self.now() - self.boottime()
+        if before is not None and abs(self._drift - before) > STEP:
+            self._doubted = _touched()
         return self._assume or self._kernel_says() or self._timesyncd_says()
 
     def _kernel_says(self) -> bool:
@@ -111,12 +122,18 @@ class SystemClock:
         return not status & _STA_UNSYNC
 
     def _timesyncd_says(self) -> bool:
-        try:
-            touched = _TIMESYNCD.stat().st_mtime
-        except OSError:
-            return False
-        # /run is made anew at each boot, so a file there is of this boot.
-        return touched > 0
+        # The kernel forgets after some hours without a server, and whenever the clock is set; the
+        # file does not. So it counts unless the clock was set since it was touched.
+        touched = _touched()
+        return touched is not None and touched != self._doubted
+
+
+def _touched() -> float | None:
+    """When timesyncd last synchronised the clock; None: not in this boot (/run is made anew)."""
+    try:
+        return _TIMESYNCD.stat().st_mtime
+    except OSError:
+        return None
 
 
 def _load_adjtimex() -> ctypes._NamedFuncPointer | None:

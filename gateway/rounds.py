@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from attrs import evolve
 
-from gateway.clock import HOUR, SECOND, Clock, Instant, Millis
+from gateway.clock import HOUR, SECOND, STEP, Clock, Instant, Millis
 from gateway.commits import Committer, either, log_failure
 from gateway.errors import StoreError
 from gateway.logbook import log
@@ -25,8 +25,10 @@ from gateway.modbus.settings import BusSettings
 
 __all__ = ["BusRounds", "Committer", "restore"]
 
-STEP: Final[Millis] = SECOND
-"""The wall clock was set if it moved by more than this against the time since boot."""
+
+UNTIMED_APART: Final[Millis] = 10 * SECOND
+"""While the time is not known, samples are at most so far apart, or a fifth of the interval: one is
+then within a tenth of wherever a boundary will turn out to have been."""
 
 
 class Asker(Protocol):
@@ -86,10 +88,13 @@ class BusRounds:
         self._is_due = True  # a start may fall into the window of a boundary
         self._due_at: Instant = 0
         self._timed = False
-        """Is the wall clock known to be right? Once it was, it is."""
+        """Is the wall clock known to be right? Once it was, it is, until somebody sets it."""
         self._reason = "stopped"
         self._drift: Millis | None = None
         self._retry: Instant | None = None
+        shortest = min((send.every for m in meters for send in m.settings.send), default=bus.poll)
+        self._untimed_apart: Millis = max(UNTIMED_APART, shortest // 5)
+        self._next_untimed: Millis = 0
         self._complained: Millis | None = None
         self._failed = False
         self._last_failure: tuple[str, Millis] = ("", 0)
@@ -145,8 +150,10 @@ class BusRounds:
         """Seconds until something open is asked again or is given up."""
         if self._failed:
             return 1.0  # whatever is wrong, it does not spin
+        if not self._timed:
+            return max(0, self._next_untimed - self._clock.boottime()) / 1000
         now = self._clock.now()
-        ends = [m.deadline(now) for m in self._meters.values()] if self._timed else []
+        ends = [m.deadline(now) for m in self._meters.values()]
         instants = [end + 1 for end in ends if end is not None]
         if self._retry is not None:
             instants.append(self._retry)
@@ -160,10 +167,14 @@ class BusRounds:
         polled, self._poll_is_due = self._poll_is_due, False
         again = self._is_due or (self._retry is not None and now >= self._retry)
         self._is_due = False
+        if self._clock_was_set(now):
+            self._reason = "clock"
+            self._timed &= self._clock.synchronised()
+            again = True
         if not self._timed and self._clock.synchronised():
             await self._get_time()
         if not self._timed:
-            if again:
+            if again or self._clock.boottime() >= self._next_untimed:
                 self._retry = None
                 await self._sample_without_time()
             return
@@ -171,6 +182,11 @@ class BusRounds:
         asks = self._asks(now, polled=polled, again=again)
         if asks:
             found = await self._asker.round(asks)
+            if self._clock_was_set(self._clock.now()):
+                self._keep_without_time(found.samples)
+                self._timed, self._is_due, self._reason = False, True, "clock"
+                self._wake.set()
+                return
             for sample in found.samples:
                 self._keep(sample.meter, self._meters[sample.meter].take(sample, now))
             if not found.errors:  # a meter that is silent makes no line too slow for the others
@@ -179,11 +195,13 @@ class BusRounds:
         retries = [meter.retry(now) for meter in self._meters.values()]
         self._retry = min((at for at in retries if at is not None), default=None)
 
-    def _advance(self, now: Instant) -> None:
+    def _clock_was_set(self, now: Instant) -> bool:
+        """Since it was last looked at."""
         drift = now - self._clock.boottime()
-        if self._drift is not None and abs(drift - self._drift) > STEP:
-            self._reason = "clock"
-        self._drift = drift
+        before, self._drift = self._drift, drift
+        return before is not None and abs(drift - before) > STEP
+
+    def _advance(self, now: Instant) -> None:
         for meter in self._meters.values():
             self._keep(meter.name, meter.advance(now, self._reason))
         self._reason = "bus_busy"
@@ -217,9 +235,13 @@ class BusRounds:
 
     async def _sample_without_time(self) -> None:
         """Keep what is read; what it means is told when the clock is known to be right."""
+        self._next_untimed = self._clock.boottime() + self._untimed_apart
         asks = [Ask(meter.settings, meter.poll_registers()) for meter in self._meters.values()]
         found = await self._asker.round(asks)
-        for sample in found.samples:
+        self._keep_without_time(found.samples)
+
+    def _keep_without_time(self, samples: Sequence[Sample]) -> None:
+        for sample in samples:
             if sample.raw.blocks:
                 kept = KeptSample(evolve(sample, synchronised=False))
                 self._committer.add(sample.meter, Outcome(), samples=[kept])
@@ -252,6 +274,6 @@ class BusRounds:
         timed = [
             evolve(sample, at=booted + sample.boottime, synchronised=True) for _, sample in untimed
         ]
-        self._keep(meter.name, meter.take_late(timed, now))
+        self._keep(meter.name, meter.take_late(timed, now, self._reason))
         restamped = {id: booted + sample.boottime for id, sample in untimed}
         self._committer.add("", Outcome(), restamped=restamped)

@@ -17,15 +17,12 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[impo
 from apscheduler.triggers.base import BaseTrigger  # type: ignore[import-untyped]
 from attrs import define
 
-from gateway.clock import MINUTE, SECOND, Clock, Instant, Millis
+from gateway.clock import MINUTE, STEP, Clock, Instant, Millis
 from gateway.commits import log_failure
 from gateway.logbook import log
 
 LOOK_EVERY: Final = 2.0
 """Seconds between two looks at the clock."""
-
-STEP: Final[Millis] = SECOND
-"""More than this between two looks is a step; less is a clock that is slewed or drifts."""
 
 PATIENCE: Final[Millis] = MINUTE
 """A clock that is not synchronised so long after the start is worth a line."""
@@ -142,6 +139,8 @@ class Schedule:
         by, watch.drift = drift - watch.drift, drift
         if abs(by) > STEP:
             log("clock.stepped", by=f"{by / 1000:+.1f}s")
+            if watch.synchronised and not synchronised:
+                watch.synchronised, watch.since, watch.said = False, self._clock.boottime(), False
             self._plan_anew()
         if watch.synchronised:
             return

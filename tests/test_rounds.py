@@ -326,6 +326,46 @@ async def test_until_the_clock_is_right_samples_are_kept_and_then_intervals_are_
         assert abs(Decimal(value) - truth) <= Decimal("0.0184")
 
 
+@pytest.mark.parametrize("by", [37 * MINUTE, -37 * MINUTE, 300 * 24 * HOUR, -300 * 24 * HOUR])
+async def test_a_clock_set_by_hand_gives_no_stamp_until_it_is_synchronised_again(by: int):
+    house = House(NOON - SECOND, counter(15 * MINUTE), poll=15 * MINUTE)
+    async with house.running():
+        await house.clock.pass_until(NOON + 20 * MINUTE)
+        house.clock.step(by)
+        house.clock.is_synchronised = False
+        house.rounds.due(house.clock.now())  # as the schedule's guard does
+        await house.clock.pass_(40 * 60)
+        assert [stamp for stamp, _ in house.memory.readings] == [0, 15]
+        house.clock.step(-by)
+        house.clock.is_synchronised = True
+        house.rounds.due(house.clock.now())
+        await house.clock.pass_until(NOON + 76 * MINUTE)
+    assert [stamp for stamp, _ in house.memory.readings] == [0, 15, 30, 45, 60, 75]
+    assert house.memory.gaps == []
+    for stamp, value in house.memory.readings:  # a tenth of the interval around it
+        truth = 1000 + Decimal(stamp) / 60
+        assert abs(Decimal(value) - truth) <= Decimal("0.031")
+
+
+@pytest.mark.parametrize("right", [True, False])
+async def test_a_clock_that_is_set_during_a_round_stamps_nothing_of_it_wrongly(right: bool):
+    """Whether it was right before, and then is set by hand, or is right from then on."""
+    by = 10 * MINUTE
+    house = House(NOON - SECOND, counter(5 * MINUTE), poll=MINUTE)
+    house.line.takes = 2
+    async with house.running():
+        await house.clock.pass_until(NOON + 5 * MINUTE + SECOND)  # it is being asked
+        house.clock.step(by)
+        house.clock.is_synchronised = right
+        await house.clock.pass_(240)
+        if not right:
+            house.clock.step(-by)
+            house.clock.is_synchronised = True
+        await house.clock.pass_(120)
+    shift = by // MINUTE if right else 0
+    assert [stamp for stamp, _ in house.memory.readings][:3] == [0, 5 + shift, 10 + shift]
+
+
 async def test_samples_of_another_boot_are_left_alone():
     house = House(NOON - 10 * MINUTE, counter(5 * MINUTE))
     other = sample(NOON - HOUR, {ENERGY: "5"})

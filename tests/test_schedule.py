@@ -182,6 +182,28 @@ async def test_a_clock_that_becomes_right_is_told_to_all(
     assert events == ["clock.unsynchronised", "clock.synchronised"]
 
 
+async def test_a_clock_that_is_set_by_hand_is_said_not_to_be_right_until_it_is_again(
+    expected_events: Callable[..., None], caplog: pytest.LogCaptureFixture
+):
+    expected_events("clock.unsynchronised", "clock.stepped")
+    clock = FakeClock(NOON)
+    schedule = Schedule(clock)
+    schedule.every("never", lambda after: after + 365 * DAY, lambda at: None)
+    with caplog.at_level("INFO", "gateway"):
+        async with running(schedule):
+            await clock.pass_(600)
+            clock.step(HOUR)
+            clock.is_synchronised = False
+            await clock.pass_(300)
+            clock.step(-HOUR)
+            clock.is_synchronised = True
+            await clock.pass_(600)
+    events = [r.event for r in caplog.records]  # type: ignore[attr-defined]
+    assert events == [
+        "clock.stepped", "clock.unsynchronised", "clock.stepped", "clock.synchronised",
+    ]  # fmt: skip
+
+
 async def test_all_that_is_due_is_said_each_with_its_own_instant():
     said: list[tuple[str, Instant]] = []
     timetable = Timetable()

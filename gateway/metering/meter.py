@@ -155,26 +155,33 @@ class Meter:
         formed = Formed()
         self._advance(sample.at, "bus_busy", formed)
         keep: Instant | None = None
+        registers = self._kept
         for one, found in self._read(sample, formed):
             for counter in one.counters:
                 counter.offer(found, sample, asked, formed)
             for polled in one.polled:
                 until = polled.offer(found, sample, formed)
                 keep = until if keep is None else max(keep, until or keep)
+            if found.reason == "held":  # after a restart nothing would tell that it is not believed
+                registers = tuple(r for r in registers if r not in one.source.registers)
         if keep is not None:
-            lean = evolve(sample, raw=sample.raw.only(self._kept), faults={})
+            raw = sample.raw.only(registers)
+            lean = evolve(sample, raw=raw, faults={}, synchronised=True)
             formed.kept.append(KeptSample(lean, keep))
         return self._outcome(formed)
 
-    def take_late(self, samples: Sequence[Sample], now: Instant) -> Outcome:
-        """Samples of this boot that got their time only now, oldest first.
+    def take_late(
+        self, samples: Sequence[Sample], now: Instant, before: str = "stopped"
+    ) -> Outcome:
+        """Samples of this boot that got their time only now, oldest first. `before`: why there are
+        none of before.
 
         A counter takes the one nearest to a boundary, within a tenth of the interval; what has
         none is missing for the reason `clock`.
         """
         formed = Formed()
         if samples:
-            self._advance(samples[0].at, "stopped", formed)
+            self._advance(samples[0].at, before, formed)
         for sample in samples:
             for one, found in self._read(sample, formed):
                 for counter in one.counters:
@@ -194,9 +201,12 @@ class Meter:
         `clock`: the wall clock was set, and what it passed over may never have been.
         """
         formed = Formed()
-        for one in self._measured.values() if reason == "clock" else ():
-            for counter in one.counters:
-                counter.clock_was_set = True
+        if reason == "clock":
+            for one in self._measured.values():
+                for counter in one.counters:
+                    counter.clock_was_set = True
+            for values in self._all:
+                values.leap(now, formed)
         self._advance(now, reason, formed)
         return self._outcome(formed)
 

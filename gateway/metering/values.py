@@ -84,6 +84,12 @@ class Values:
             formed.gaps.append(Gap(self.send.key, first, reason, last, count))
             formed.unsaid = True
 
+    def leap(self, now: Instant, formed: Formed) -> None:
+        """The clock was set: where by more than a day, begin anew and call nothing missing."""
+        if self.done is not None and now > self.due + DAY:
+            self.begin(now)
+            formed.unsaid = True
+
     def begin(self, now: Instant) -> None:
         """Wait for the first boundary that can still be sampled at `now`."""
         self._settled(latest_boundary(now - self._window - 1, self._every, self._zone))

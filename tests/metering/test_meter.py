@@ -379,6 +379,34 @@ def test_polls_are_kept_for_the_reading_they_belong_to():
     assert kept.sample.raw == sample(0, {POWER: "5"}).raw
 
 
+def test_a_counter_s_value_that_is_held_is_none_after_a_kill_either():
+    sends = (
+        send("minimum", every=5 * MINUTE),
+        send("mean", quantity="active_power_total", every=5 * MINUTE, key=SeriesKey("", "2")),
+    )
+    m = meter(*sends)
+    outcomes = [
+        m.take(sample(NOON + n * MINUTE, {ENERGY: kwh, POWER: "5"}), NOON + n * MINUTE)
+        for n, kwh in enumerate(("100", "101", "102", "103", "0"))
+    ]
+    kept = [one.sample for outcome in outcomes for one in outcome.samples]
+    again = meter(*sends)
+    again.restore({}, outcomes[-1].state, kept)
+    end = NOON + 5 * MINUTE
+    assert values(again.take(sample(end, {ENERGY: "104", POWER: "5"}), end)) == [
+        (0, "101"), (0, "5"),
+    ]  # fmt: skip
+
+
+def test_a_poll_is_kept_with_its_time_though_the_kernel_has_forgotten_that_it_was_right():
+    """As it does some hours after it last reached a time server; what was right stays so."""
+    m = meter(send("mean", quantity="active_power_total", every=5 * MINUTE))
+    m.advance(NOON + MINUTE - 1, "stopped")
+    poll = evolve(sample(NOON + 2 * MINUTE, {POWER: "5"}), synchronised=False)
+    (kept,) = m.take(poll, NOON + 2 * MINUTE).samples
+    assert kept.sample.synchronised
+
+
 def test_a_refusal_that_is_over_does_not_keep_the_boundary_from_being_asked_for():
     m = meter(send("mean", quantity="active_power_total", every=15 * MINUTE), poll=7 * MINUTE)
     m.advance(NOON + MINUTE, "stopped")
@@ -617,6 +645,24 @@ def test_nothing_is_reckoned_across_two_meters_though_the_new_one_shows_more():
     then = m.take(energy(NOON + 2 * HOUR, "150"), NOON + 2 * HOUR)
     assert (gaps(then), values(then), events(then)) == ([(60, "replaced")], [], [])
     assert values(m.take(energy(NOON + 3 * HOUR, "151"), NOON + 3 * HOUR)) == [(120, "1")]
+
+
+@pytest.mark.parametrize("as_", ["counter", "mean"])
+def test_a_clock_set_by_more_than_a_day_makes_nothing_missing_that_may_never_have_been(as_):
+    quantity = ENERGY.name if as_ == "counter" else POWER.name
+    m = meter(send(as_, quantity=quantity, every=15 * MINUTE), poll=15 * MINUTE)
+    for n in range(3):
+        m.take(sample(NOON + n * 15 * MINUTE, {ENERGY: "5", POWER: "5"}), NOON + n * 15 * MINUTE)
+    leapt = NOON + 400 * DAY
+    assert not m.advance(leapt + 5 * MINUTE, "clock").gaps
+    then = leapt + 15 * MINUTE
+    assert len(m.take(sample(then, {ENERGY: "6", POWER: "6"}), then).readings) == 1
+
+
+def test_a_clock_set_by_some_hours_leaves_them_missing_for_that_reason():
+    m = meter(send("counter"))
+    hourly(m, "5")
+    assert gaps(m.advance(NOON + 20 * HOUR + 5 * MINUTE, "clock"))[0] == (60, "clock")
 
 
 def test_nothing_is_spread_over_a_time_that_the_clock_leapt_over():

@@ -1,0 +1,169 @@
+"""P4: a clock that is wrong, set or jumps. The whole gateway in virtual time, its disk and sockets.
+
+Three kinds of stories: a machine that boots without the time and gets it after 20 minutes; one
+whose clock somebody sets wrong while it runs, until it is synchronised again 20 minutes later; and
+one that loses its power before it ever had the time. The kernel calls a clock that was set by hand
+not synchronised (`adjtimex`, STA_UNSYNC); so does the clock here. Whatever the clock shows, each
+value that Energinet has is what the meter stood at on its stamp, within a tenth of the interval
+where it was stamped afterwards and the window where it was not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+from attrs import define, field
+
+from gateway.app import Gateway
+from tests.simulation import DAY, HOUR, MINUTE, SECOND, World, instant, play
+
+QUARTER = 15 * MINUTE
+NOON = instant("2026-03-10T12:00")
+WRONG_FOR = 20 * MINUTE
+YEAR = 365 * DAY
+SLEWED = 400
+"""ms by which a clock may be off when it is synchronised: systemd-timesyncd sets it above that."""
+
+BOOTS = {"boot in 1970": -NOON + HOUR, "boot a year behind": -YEAR, "boot a week ahead": 7 * DAY}
+STEPS = {
+    f"set by {sign}{name}": (1 if sign == "+" else -1) * by
+    for name, by in {"1 h": HOUR, "1 d": DAY, "1 y": YEAR, "37 min": 37 * MINUTE}.items()
+    for sign in "+-"
+}
+
+
+@define
+class Figures:
+    """What a story came to."""
+
+    restamped: int = 0
+    error: int = 0
+    """The most that a sample's time is from the truth, ms."""
+    values: int = 0
+    missing: int = 0
+    wrong: int = 0
+    apart: list[int] = field(factory=list)
+    """Between two requests, ms."""
+    future: int = 0
+    cpu: float = 0.0
+    """Seconds of the processor for what follows a step within 3 s, and for 3 s without one."""
+    idle: float = 0.0
+
+    def row(self, name: str) -> str:
+        """A line of the table."""
+        least = f"{min(self.apart) / 60_000:.1f} min" if self.apart else "-"
+        cpu = f"{self.cpu * 1000:.0f} / {self.idle * 1000:.0f} ms" if self.cpu else "-"
+        return (
+            f"{name:<20} {self.restamped:>9} {self.error / 1000:>9.3f} s {self.values:>7}"
+            f" {self.missing:>8} {self.wrong:>6} {self.future:>7} {least:>9} {cpu:>13}"
+        )
+
+
+HEAD = (
+    "story                restamped  worst error  values  missing  wrong  future"
+    "  requests   CPU of a step"
+)
+
+
+async def judge(world: World, gateway: Gateway, figures: Figures) -> None:
+    """Against the truth, while the store is open."""
+    epoch = world.clock.true() - world.clock.boottime()
+    kept = "SELECT at, boottime FROM samples WHERE synchronised AND needed_to IS NULL"
+    for at, boottime in await gateway.store._call(lambda db, _: db.execute(kept).fetchall()):
+        figures.restamped += 1
+        figures.error = max(figures.error, abs(at - epoch - boottime))
+    counter, moved = world.received("main"), world.received("main-moved")
+    figures.values = len(counter) + len(moved) + len(world.received("main-mean"))
+    for stamp, value in counter.items():
+        low, high = world.shown("main", stamp - 90_000), world.shown("main", stamp + 90_000)
+        figures.wrong += not low <= value <= high
+    figures.wrong += sum(moved.values()) != counter[max(moved) + QUARTER] - counter[min(moved)]
+    times = [request.at for request in world.standin.requests]
+    figures.apart = [after - before for before, after in pairwise(times)]
+    figures.future = sum("future" in one for one in world.standin.violations)
+    assert (await gateway.store.check_counts()).balanced
+
+
+def check(world: World, figures: Figures, missing: int) -> None:
+    assert figures.wrong == 0
+    assert figures.error <= SECOND
+    assert figures.missing <= missing
+    assert min(figures.apart) >= 10 * MINUTE
+    assert world.standin.violations == []
+    assert all(at >= 0 for at in figures.apart)
+
+
+async def synchronised(world: World) -> None:
+    """The clock is right but for what a time server slews away in the next minutes."""
+    world.clock.is_synchronised, world.clock.off = True, SLEWED
+    for _ in range(SLEWED // 10):
+        await world.clock.sleep(2)
+        world.clock.off -= 10
+
+
+def booted(folder: Path, off: int) -> Figures:
+    """Without the time for 20 minutes."""
+    figures = Figures()
+
+    async def story(world: World) -> None:
+        world.clock.is_synchronised, world.clock.off = False, off
+        await world.bus("plant", {"main": ()})
+        async with world.running(world.write()) as gateway:
+            await world.clock.at(NOON - 2 * MINUTE + WRONG_FOR)
+            assert world.standin.requests == []
+            await synchronised(world)
+            await world.clock.at(NOON + 2 * HOUR + 12 * MINUTE)
+            await judge(world, gateway, figures)
+        wanted = range(NOON, NOON + 2 * HOUR + 1, QUARTER)
+        figures.missing = len(set(wanted) - set(world.received("main")))
+        check(world, figures, 0)
+
+    play(story, folder, NOON - 2 * MINUTE)
+    return figures
+
+
+def stepped(folder: Path, by: int, poll: str) -> Figures:
+    """Set wrong while it runs, and right again after 20 minutes."""
+    figures = Figures()
+    at = NOON + 40 * MINUTE + 7 * SECOND
+
+    async def story(world: World) -> None:
+        await world.bus("plant", {"main": ()}, poll=poll)
+        async with world.running(world.write()) as gateway:
+            await world.clock.at(at - 13 * SECOND)
+            began = time.process_time()
+            await world.clock.at(at - 10 * SECOND)
+            figures.idle = time.process_time() - began
+            await world.clock.at(at)
+            world.clock.is_synchronised, world.clock.off = False, by
+            began = time.process_time()
+            await world.clock.at(at + 3 * SECOND)
+            figures.cpu = time.process_time() - began
+            await world.clock.at(at + WRONG_FOR)
+            await synchronised(world)
+            await world.clock.at(NOON + 3 * HOUR + 12 * MINUTE)
+            await judge(world, gateway, figures)
+        wanted = range(NOON, NOON + 3 * HOUR + 1, QUARTER)
+        figures.missing = len(set(wanted) - set(world.received("main")))
+        check(world, figures, 0)
+
+    play(story, folder, NOON - 2 * MINUTE)
+    return figures
+
+
+def test_whatever_the_clock_shows_no_stamp_is_wrong_and_no_request_early(
+    tmp_path: Path, short: bool, expected_events: Callable[..., None]
+) -> None:
+    expected_events("clock.unsynchronised", "clock.stepped")
+    print(f"\n{HEAD}")
+    for nth, (name, off) in enumerate(BOOTS.items()):
+        (folder := tmp_path / f"boot-{nth}").mkdir()
+        print(booted(folder, off).row(name))
+    polls = ("1 min",) if short else ("1 min", "15 min")
+    for poll in polls:
+        for nth, (name, by) in enumerate(STEPS.items()):
+            (folder := tmp_path / f"step-{nth}-{poll[:2].strip()}").mkdir()
+            print(stepped(folder, by, poll).row(name))
