@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import evolve, frozen
 
@@ -28,6 +28,9 @@ from gateway.clock import Instant
 from gateway.metering.reading import Commit, Reading, Series, SeriesKey
 
 Transaction: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection]]
+
+HEADS_EACH: Final = 4
+"""Readings of each series, at least, between two times that the heads of all are written."""
 
 
 @frozen
@@ -105,7 +108,7 @@ class _Plan:
             self.gaps[run[0]] = GAPS.sealed(run[0], line.id, *run[1:])
 
     def blocks(self) -> dict[int, Block]:
-        """Blocks that are full with these rows, as they will be."""
+        """Full blocks that are to be closed now, as they will be."""
         after: dict[int, Block] = {}
         for _, id, _, stamp in self.places:
             number = id >> BLOCK_BITS
@@ -115,8 +118,13 @@ class _Plan:
             block.earliest = min(block.earliest, stamp)
             block.latest = max(block.latest, stamp)
             block.open += 1
-        top = self.places[-1][1] if self.places else 0
-        return {n: block for n, block in after.items() if (n + 1) << BLOCK_BITS <= top + 1}
+        end = (self.places[-1][1] + 1 if self.places else 0) >> BLOCK_BITS
+        if not any(number < end for number in after):
+            return {}
+        known = self.index.blocks | after
+        full = {n: known[n] for n in sorted(known) if n < end and n not in self.index.closed}
+        enough = HEADS_EACH * len(self.index.lines) <= len(full) << BLOCK_BITS
+        return full if enough else {}
 
 
 def declare(index: Index, series: Sequence[Series], transaction: Transaction) -> None:

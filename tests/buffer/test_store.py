@@ -62,6 +62,27 @@ async def test_what_was_appended_is_there_after_a_restart(path: Path) -> None:
     await again.close()
 
 
+async def test_the_heads_of_many_series_are_written_after_some_readings_of_each(
+    path: Path,
+) -> None:
+    many = 1_500
+    store = await filled(store_at(path), many, range(3))
+    heads = "SELECT n FROM heads"
+    assert await store._call(lambda db, _: db.execute(heads).fetchall()) == []  # a block is full
+    for commit in commits(many, range(3, 7)):
+        await store.append(commit)
+    assert await store._call(lambda db, _: db.execute(heads).fetchall()) == [(6,)] * many
+    await store.settle("basement", confirmed(await take(store, 500)), b"slot")
+    counts = await store.check_counts()
+    await store.close()
+    again = store_at(path)
+    await again.open()
+    assert await again.counts() == await again.check_counts() == evolve(counts, in_flight=0)
+    last = await again.last()
+    assert {last[series(nth).key].stamp for nth in range(many)} == {START + 6 * HOUR}
+    await again.close()
+
+
 async def test_the_newest_of_each_series_comes_first_and_then_the_oldest(path: Path) -> None:
     store = await filled(store_at(path), 3, range(5))
     stamps = [(w.stamp - START) // HOUR for w in await take(store)]
