@@ -12,15 +12,18 @@ from typing import Any
 from attrs import frozen
 
 from gateway.buffer.store import Store
-from gateway.clock import SystemClock
+from gateway.clock import Clock, Instant, SystemClock
 from gateway.config.settings import GatewayConfig
 from gateway.control import Lease, Verb
+from gateway.errors import GatewayError
+from gateway.logbook import log
 from gateway.metering.settings import MeterSettings
 from gateway.modbus.looking import asked_for
 from gateway.modbus.plan import Read
 from gateway.modbus.poller import Ask, Poller
 from gateway.modbus.settings import BusSettings
 from gateway.plant import Plant, sender_named
+from gateway.resending import Digest, Resending, Wish
 from gateway.service import InstanceLock
 from gateway.status import accepted_view, looked_view, meter_view, report_view
 
@@ -33,6 +36,8 @@ class Questions:
 
     plant: Callable[[], Plant]
     status: Callable[[], Awaitable[dict[str, Any]]]
+    store: Store
+    clock: Clock
 
     def verbs(self) -> dict[str, Verb]:
         """By the name under which a command asks."""
@@ -42,6 +47,7 @@ class Questions:
             "look": self._look,
             "send": self._send,
             "accept": self._accept,
+            "resend": self._resend,
         }
 
     def leases(self) -> dict[str, Lease]:
@@ -77,6 +83,11 @@ class Questions:
         name = str(request.get("meter"))
         return accepted_view(name, self.plant().accept(name))
 
+    async def _resend(self, request: Request) -> Any:
+        plant = self.plant()
+        wish, digest = asked_again(request), str(request.get("digest"))
+        return await plant.answer(send_again(plant, self.store, self.clock, wish, digest))
+
     def _lend(self, request: Request) -> AbstractAsyncContextManager[str | None]:
         return self.plant().lend(str(request.get("bus")))
 
@@ -110,6 +121,60 @@ async def looking(
 
 async def send_alone(config: GatewayConfig, sender: str | None, *, dry_run: bool) -> Any:
     """`send` without a running service: the buffer is ours for as long as it takes."""
+    async with _plant_of_our_own(config) as (plant, _, _):
+        return report_view(await sender_named(plant, sender).once(dry_run=dry_run))
+
+
+async def resend_alone(config: GatewayConfig, wish: Wish, digest: str) -> dict[str, Any]:
+    """`resend` without a running service; what is corrected goes when it runs."""
+    async with _plant_of_our_own(config) as (plant, store, clock):
+        return await send_again(plant, store, clock, wish, digest)
+
+
+async def send_again(
+    plant: Plant, store: Store, clock: Clock, wish: Wish, digest: str
+) -> dict[str, Any]:
+    """Let the readings of a wish that changed wait again, with their new values.
+
+    `digest`: of what a person was shown. No request goes meanwhile. Raises GatewayError.
+    """
+    resending = Resending(plant.config, wish, clock.now())
+    twins: dict[str, set[Instant]] = {}
+    count = 0
+    async with contextlib.AsyncExitStack() as between:
+        for uploader in plant.uploaders.values():
+            await between.enter_async_context(uploader.between())
+        found = Digest()
+        async for items in resending.items(store):
+            found.add(items)
+        if str(found) != digest:
+            raise GatewayError(
+                "the gateway would not send what was shown: it has another configuration in force",
+                hint="reload it (systemctl reload meter-gateway), see its status, and try again",
+            )
+        async for items in resending.items(store):
+            count += await resending.apply(store, items)
+            for item in items:
+                if item.again and resending.shares_its_stamp(item.row.stamp):
+                    twins.setdefault(item.key.meter_id, set()).add(item.row.stamp)
+        for uploader in plant.uploaders.values():
+            await uploader.take_anew(twins)
+    for uploader in plant.uploaders.values():
+        uploader.poke()
+    if count:
+        log("buffer.corrected", meter=wish.meter, count=count, former=wish.former or None)
+    return {"sent_again": count}
+
+
+def asked_again(request: Request) -> Wish:
+    """The wish that a command asks for."""
+    since, until = (int(request.get(name, 0)) for name in ("since", "until"))
+    return Wish(str(request.get("meter")), since, until, str(request.get("former", "")))
+
+
+@contextlib.asynccontextmanager
+async def _plant_of_our_own(config: GatewayConfig) -> AsyncIterator[tuple[Plant, Store, Clock]]:
+    """The buffer is ours for as long as it takes: no service runs."""
     with InstanceLock(Path(f"{config.buffer.path}.lock")):
         clock = SystemClock(assume_synchronised=config.clock.assume_synchronised)
         store = Store(config.buffer, clock)
@@ -118,8 +183,7 @@ async def send_alone(config: GatewayConfig, sender: str | None, *, dry_run: bool
         try:
             series = [one for meter in plant.meters.values() for one in meter.series()]
             await store.declare(series)
-            report = await sender_named(plant, sender).once(dry_run=dry_run)
+            yield plant, store, clock
             await plant.stop()
         finally:
             await store.close()
-    return report_view(report)

@@ -353,7 +353,7 @@ def test_every_command_named_in_a_text_exists_with_its_options() -> None:
 
 NOT_RUN = {"run", "demo", "simulate"}
 """They go on until they are ended; this test runs the first and the last, others the demo."""
-ENDS = {"read": {0, 3}, "send": {0, 3, 75}}
+ENDS = {"read": {0, 3}, "send": {0, 3, 75}, "verify": {0, 1}, "resend": {0, 1}}
 """Exit codes that may come; 0 alone for all others."""
 
 

@@ -138,12 +138,8 @@ class Reads:
             }
             return views.export(connection, index, lines, since, until)
 
-        rows = await self._call(begin)
-        while True:
-            some = await self._more(lambda: list(islice(rows, EXPORT_ROWS)))
-            if not some:
-                return
-            yield some
+        async for rows in self._some_at_a_time(begin):
+            yield rows
 
     async def last_before(
         self, keys: Collection[SeriesKey], before: Instant
@@ -151,11 +147,26 @@ class Reads:
         """Of each series the last readings before an instant, from the last that has words on."""
         return await self._call(lambda db, index: views.last_before(db, index, keys, before))
 
-    async def samples_between(self, meter: str, first: Instant, last: Instant) -> Sequence[Sample]:
-        """Kept samples of a meter, oldest first."""
-        return await self._call(
-            lambda db, index: list(views.samples_between(db, index, meter, first, last))
-        )
+    async def samples_between(
+        self, meter: str, first: Instant, last: Instant
+    ) -> AsyncIterator[list[Sample]]:
+        """Kept samples of a meter, oldest first, some at a time."""
+
+        def begin(connection: sqlite3.Connection, index: Index) -> Iterator[Sample]:
+            return views.samples_between(connection, index, meter, first, last)
+
+        async for some in self._some_at_a_time(begin):
+            yield some
+
+    async def _some_at_a_time(
+        self, begin: Callable[[sqlite3.Connection, Index], Iterator[T]]
+    ) -> AsyncIterator[list[T]]:
+        rows = await self._call(begin)
+        while True:
+            some = await self._more(lambda: list(islice(rows, EXPORT_ROWS)))
+            if not some:
+                return
+            yield some
 
     async def eras(self) -> Mapping[SeriesKey, Sequence[Era]]:
         """What each series was in the course of time, the present last."""

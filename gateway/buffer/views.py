@@ -125,12 +125,19 @@ def samples_between(
 ) -> Iterator[Sample]:
     """Kept samples of a meter whose time is sure, oldest first."""
     names = {id: text for text, id in index.names.items()}
-    rows = connection.execute(
-        f"{SAMPLES.select} WHERE synchronised AND at BETWEEN ? AND ? ORDER BY id", (first, last)
-    )
-    for row in rows:
-        if SAMPLES.sound(row) and names.get(row[1]) == meter:
-            yield _sample(row, names).sample
+    after = 0
+    while True:  # no statement is left open between two portions
+        rows = connection.execute(
+            f"{SAMPLES.select} WHERE synchronised AND at BETWEEN ? AND ? AND id > ?"
+            " ORDER BY id LIMIT 1000",
+            (first, last, after),
+        ).fetchall()
+        if not rows:
+            return
+        after = rows[-1][0]
+        for row in rows:
+            if names.get(row[1]) == meter and SAMPLES.sound(row):
+                yield _sample(row, names).sample
 
 
 def last_before(

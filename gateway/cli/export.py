@@ -6,13 +6,13 @@ import asyncio
 import csv
 import sys
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import click
 
 from gateway.cli.output import buffer_of, config_option
+from gateway.cli.spans import instant, utc
 from gateway.clock import Instant
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
@@ -34,26 +34,10 @@ def export(meter: str | None, since: str | None, until: str | None, config: str 
     """
     settings = load(find_path(config), tokens=False).config
     zone = ZoneInfo(settings.timezone)
-    first, end = _instant(since, zone), _instant(until, zone)
+    first, end = instant(since, zone), instant(until, zone)
     if first is not None and end is not None and first >= end:
         raise click.UsageError(f"--from {since} is not before --to {until}")
     asyncio.run(_write(settings, meter, first, end))
-
-
-def _instant(text: str | None, zone: ZoneInfo) -> Instant | None:
-    if text is None:
-        return None
-    try:
-        if len(text) == 10:
-            day = date.fromisoformat(text)
-            at = datetime(day.year, day.month, day.day, tzinfo=zone)
-        else:
-            at = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.UsageError(
-            f"{text} is no time: write 2026-01-31, 2026-01-31T12:00 or 2026-01-31T12:00Z"
-        ) from None
-    return int((at if at.tzinfo else at.replace(tzinfo=zone)).timestamp() * 1000)
 
 
 async def _write(
@@ -94,5 +78,4 @@ def _ways(meter: str | None, names: set[str], ids: set[str]) -> Iterable[dict[st
 
 
 def _row(row: ExportRow) -> tuple[str, str, str, str]:
-    at = datetime.fromtimestamp(row.stamp / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return row.key.meter_id, at, f"{row.value:f}", row.state
+    return row.key.meter_id, utc(row.stamp), f"{row.value:f}", row.state

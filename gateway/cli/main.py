@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "events": ("gateway.cli.events:events", "What the log said; reboots do not take it."),
     "send": ("gateway.cli.send:send", "The next request to Energinet: shown, or made now."),
     "accept": ("gateway.cli.accept:accept", "A meter that was replaced, or a counter, is right."),
+    "resend": ("gateway.cli.resend:resend", "Decode again what is stored; send what was wrong."),
     "export": ("gateway.cli.export:export", "Readings as CSV."),
     "explain": ("gateway.cli.explain:explain", "What a log event means and what to do."),
     "profiles": ("gateway.cli.profiles:profiles", "The meter models that are known."),

@@ -1,12 +1,14 @@
-"""Spans of time on the command line: a number and its unit, as in the configuration."""
+"""Times and spans of time on the command line, as in the configuration."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
 
 import click
 
-from gateway.clock import Millis
+from gateway.clock import Instant, Millis
 
 _UNITS = {"ms": 1, "s": 1000}
 
@@ -28,3 +30,28 @@ def shown(seconds: float) -> str:
     if seconds < 5400:
         return f"{round(seconds / 60)} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def instant(text: str | None, zone: ZoneInfo) -> Instant | None:
+    """A day's beginning, or a time as in ISO 8601, in the site's zone unless it has an offset.
+
+    Raises click.UsageError.
+    """
+    if text is None:
+        return None
+    try:
+        if len(text) == 10:
+            day = date.fromisoformat(text)
+            at = datetime(day.year, day.month, day.day, tzinfo=zone)
+        else:
+            at = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(
+            f"{text} is no time: write 2026-01-31, 2026-01-31T12:00 or 2026-01-31T12:00Z"
+        ) from None
+    return int((at if at.tzinfo else at.replace(tzinfo=zone)).timestamp() * 1000)
+
+
+def utc(at: Instant) -> str:
+    """An instant as JSON and CSV have it."""
+    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

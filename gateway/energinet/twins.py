@@ -11,7 +11,7 @@ keeps the later one anyhow.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from typing import Final, TypeAlias
@@ -170,6 +170,18 @@ def with_more(alone: Alone, more: Iterable[Waiting], oldest: Instant) -> dict[st
     for waiting in more:
         seconds.setdefault(waiting.key.meter_id, set()).add(waiting.stamp // 1000)
     return {name: _ranges(some) for name, some in seconds.items() if some}
+
+
+def without(
+    alone: Alone, corrected: Mapping[str, Collection[Instant]]
+) -> dict[str, list[list[int]]]:
+    """What went alone, but for these: they are to be sent anew, with their twins."""
+    gone = {name: {at // 1000 for at in stamps} for name, stamps in corrected.items()}
+    left = {
+        name: {at for one in ranges for at in range(*one)} - gone.get(name, set())
+        for name, ranges in alone.items()
+    }
+    return {name: _ranges(some) for name, some in left.items() if some}
 
 
 def _ranges(numbers: Iterable[int]) -> list[list[int]]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import copy
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
@@ -20,6 +20,7 @@ from gateway.energinet.response import Poster, Response
 from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
 from gateway.energinet.slot import Now, SlotState
 from gateway.energinet.telling import Telling
+from gateway.energinet.twins import without
 from gateway.energinet.verdicts import apply, probes_due, take_turns
 from gateway.errors import GatewayError, NoAnswer, StoreError, TryLater
 from gateway.logbook import log
@@ -126,6 +127,21 @@ class Uploader:
         self._state = SlotState.lost(self._now(), self._whole_slot)
         self._loaded = True
         await self._outbox.keep_slot(self.sender.name, self._state.pack())
+
+    @contextlib.asynccontextmanager
+    async def between(self) -> AsyncIterator[None]:
+        """Between two requests: none is made, and nothing is in flight, until the end of it."""
+        async with self._turn:
+            yield
+
+    async def take_anew(self, corrected: Mapping[str, Collection[Instant]]) -> None:
+        """Readings of an hour that is shown twice were corrected, by meterID: those that went alone
+        go with their twins now. Within `between`."""
+        await self._load()
+        alone = without(self._state.alone, corrected)
+        if alone != self._state.alone:
+            self._state.alone = alone
+            await self._outbox.keep_slot(self.sender.name, self._state.pack())
 
     async def stop(self, grace: float) -> None:
         """No new request; one under way gets `grace` seconds, then its outcome is unknown."""

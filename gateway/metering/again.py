@@ -8,7 +8,7 @@ told from what is stored is left as it is, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -189,21 +189,23 @@ class ConsumptionAgain:
         return "rollover" if half_way else "held"
 
 
-def polled_again(
-    send: SendSettings,
-    source: Source,
-    zone: ZoneInfo,
-    label: Label,
-    poll: Millis,
-    samples: Iterable[Sample],
-) -> dict[Instant, Decimal]:
-    """What the kept polls come to, by stamp; they begin an interval before the first that counts
-    and end one after the last."""
-    values = PolledValues(send, source, zone, label, poll)
-    formed = Formed()
-    for sample in samples:
-        values.advance(sample.at, "", formed)
-        found = source.read(sample)
+class PolledAgain:
+    """What kept polls come to, by stamp. They begin an interval before the first that counts and
+    end one after the last."""
+
+    def __init__(
+        self, send: SendSettings, source: Source, zone: ZoneInfo, label: Label, poll: Millis
+    ) -> None:
+        self.values: dict[Instant, Decimal] = {}
+        self._source = source
+        self._polled = PolledValues(send, source, zone, label, poll)
+
+    def take(self, sample: Sample) -> None:
+        """The next of the polls."""
+        formed = Formed()
+        self._polled.advance(sample.at, "", formed)
+        found = self._source.read(sample)
         if found is not None:
-            values.offer(found, sample, formed)
-    return {reading.stamp: reading.value for reading in formed.readings}
+            self._polled.offer(found, sample, formed)
+        for reading in formed.readings:
+            self.values[reading.stamp] = reading.value

@@ -14,9 +14,9 @@ from gateway.clock import HOUR, MINUTE, Instant
 from gateway.metering.again import (
     Again,
     ConsumptionAgain,
+    PolledAgain,
     Stored,
     from_own_words,
-    polled_again,
 )
 from gateway.metering.meter import Meter
 from gateway.metering.profile import DeviceProfile
@@ -241,10 +241,15 @@ def test_means_and_extremes_are_formed_anew_from_the_polls(kind):
             shelf.append(m.advance(each.at - 20, "stopped"))
             shelf.append(m.take(each, each.at - 20))
     by = Source(meter_settings(one, multiplier="60"), "active_power_total")
-    found = polled_again(one, by, UTC, "start", MINUTE, samples)
+
+    def again_of(some: list[Sample]) -> dict[Instant, Decimal]:
+        found = PolledAgain(one, by, UTC, "start", MINUTE)
+        for each in some:
+            found.take(each)
+        return found.values
+
     expected = {reading.stamp: reading.value for reading in truth.readings.values()}
     assert len(expected) == 6
-    assert found == expected
+    assert again_of(samples) == expected
     # Of an interval at the edge too few are known; what is formed of the others is the same.
-    fewer = polled_again(one, by, UTC, "start", MINUTE, samples[4:])
-    assert fewer == {at: value for at, value in expected.items() if at > NOON}
+    assert again_of(samples[4:]) == {at: value for at, value in expected.items() if at > NOON}
