@@ -78,7 +78,8 @@ class SystemClock:
         self._assume = assume_synchronised
         self._adjtimex = _load_adjtimex()
         self.boot_id = _boot_id()
-        self._drift: Millis | None = None
+        self._looked: tuple[Millis, Millis] | None = None
+        """At the last look: time since boot, and how far wall time was ahead of it."""
         self._doubted: float | None = None
         """When timesyncd's file had been touched when the clock was set."""
 
@@ -104,9 +105,13 @@ class SystemClock:
             time.sleep(rest)  # noqa: ASYNC251 - about a millisecond, on purpose
 
     def synchronised(self) -> bool:
-        before, self._drift = self._drift, self.now() - self.boottime()
-        if before is not None and abs(self._drift - before) > STEP:
-            self._doubted = _touched()
+        boottime, now = self.boottime(), self.now()
+        before, self._looked = self._looked, (boottime, now - boottime)
+        if before is not None and abs(now - boottime - before[1]) > STEP:
+            self._doubted = touched = _touched()
+            # Who synchronises sets the clock and then touches the file.
+            if touched is not None and -1 <= now - touched * 1000 <= boottime - before[0] + STEP:
+                self._doubted = None
         return self._assume or self._kernel_says() or self._timesyncd_says()
 
     def _kernel_says(self) -> bool:

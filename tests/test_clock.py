@@ -90,6 +90,19 @@ def test_a_clock_that_is_set_by_hand_is_not_right_until_it_is_synchronised_anew(
     assert clock.synchronised()
 
 
+@pytest.mark.parametrize("by", [-HOUR, 9_000 * HOUR])
+def test_a_clock_that_timesyncd_sets_is_right_at_once(
+    touched: Callable[[float], None], by: int
+) -> None:
+    clock = Machine()
+    clock.state = -1  # the kernel may not be asked
+    assert not clock.synchronised()
+    clock.by = by
+    touched(clock.now() / 1000)
+    assert clock.synchronised()
+    assert clock.synchronised()
+
+
 def test_a_clock_that_is_slewed_stays_right(touched: Callable[[float], None]) -> None:
     clock = Machine()
     clock.state, clock.status = 5, UNSYNC
