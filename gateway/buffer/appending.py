@@ -15,6 +15,7 @@ from gateway.buffer.chunks import BLOCK_BITS
 from gateway.buffer.index import Block, Change, Index, Line, note, write_series
 from gateway.buffer.rows import (
     BLOCKS,
+    DOUBTED,
     ERAS,
     GAPS,
     HEADS,
@@ -22,6 +23,7 @@ from gateway.buffer.rows import (
     SAMPLES,
     STATES,
     Row,
+    Table,
 )
 from gateway.buffer.spans import held
 from gateway.clock import Instant
@@ -244,27 +246,35 @@ def _write_states(connection: sqlite3.Connection, commit: Commit) -> None:
 
 
 def _write_samples(connection: sqlite3.Connection, plan: _Plan) -> None:
-    samples = plan.commit.samples
-    if not samples:
-        return
-    (top,) = connection.execute("SELECT coalesce(max(id), 0) FROM samples").fetchone()
-    rows = []
-    for id, kept in enumerate(samples, start=top + 1):
-        sample = kept.sample
-        named = []
-        for text in (sample.meter, sample.boot_id):
-            if text not in plan.names:
-                plan.names[text] = max(plan.names.values(), default=0) + 1
-                connection.execute(NAMES.insert, NAMES.sealed(plan.names[text], text))
-            named.append(plan.names[text])
+    rows: dict[Table, list[Row]] = {}
+    tops: dict[Table, int] = {}
+
+    def named(text: str) -> int:
+        if text not in plan.names:
+            plan.names[text] = max(plan.names.values(), default=0) + 1
+            connection.execute(NAMES.insert, NAMES.sealed(plan.names[text], text))
+        return plan.names[text]
+
+    for kept in plan.commit.samples:
+        sample, table = kept.sample, DOUBTED if kept.doubted else SAMPLES
+        some = rows.setdefault(table, [])
+        if table not in tops:
+            top = f"SELECT coalesce(max(id), 0) FROM {table.name}"  # noqa: S608  (ours)
+            (tops[table],) = connection.execute(top).fetchone()
+        id = tops[table] + 1 + len(some)
+        meter, raw = named(sample.meter), sample.raw.pack()
+        if kept.doubted:
+            some.append(table.sealed(id, meter, sample.at, raw))
+            continue
         faults = json.dumps(dict(sample.faults)) if sample.faults else None
-        rows.append(
-            SAMPLES.sealed(
-                id, *named, sample.boottime, sample.at, kept.until,
-                int(sample.synchronised), sample.raw.pack(), faults,
+        some.append(
+            table.sealed(
+                id, meter, named(sample.boot_id), sample.boottime, sample.at, kept.until,
+                int(sample.synchronised), raw, faults,
             )
         )  # fmt: skip
-    connection.executemany(SAMPLES.insert, rows)
+    for table, some in rows.items():
+        connection.executemany(table.insert, some)
 
 
 def _restamp(connection: sqlite3.Connection, commit: Commit) -> None:

@@ -14,6 +14,7 @@ from gateway.buffer.pages import Pages
 from gateway.buffer.rows import (
     BLOCKS,
     CORRECTED,
+    DOUBTED,
     ERAS,
     EVENTS,
     GAPS,
@@ -93,7 +94,7 @@ class Harvest:
     def gather(self, pages: Pages, connection: sqlite3.Connection) -> None:
         """Copy samples, gaps and what else only tells something; remember the rest."""
         for table, row in pages.rows():
-            tells = table in (GAPS, NAMES, CORRECTED, ERAS, EVENTS)
+            tells = table in (GAPS, NAMES, CORRECTED, ERAS, DOUBTED, EVENTS)
             if tells or (table is SAMPLES and not (self._lean and row[6])):
                 connection.execute(table.insert, row)
             elif table is SLOTS:

@@ -56,6 +56,7 @@ def prune_beside(
     _delete_gaps(connection, limit, transaction)
     with transaction():
         connection.execute("DELETE FROM corrected WHERE at < ?", (limit * 1000,))
+        connection.execute("DELETE FROM doubted WHERE at < ?", (limit * 1000,))
 
 
 def _delete_gaps(connection: sqlite3.Connection, limit: int, transaction: Transaction) -> None:
@@ -123,6 +124,7 @@ def make_room(
     ).fetchone()
     if needed is not None:
         _shed_samples(connection, needed // 1000 - STILL_NEEDED, target, transaction)
+    _shed_doubted(connection, target, transaction)
     if used_bytes(connection) > target and index.blocks:
         earliest = min(block.earliest for block in index.blocks.values())
         _delete_gaps(connection, earliest, transaction)
@@ -243,6 +245,17 @@ def _shed_samples(
         end = last if still is None else still - 1
         if not _delete_oldest_samples(connection, end, transaction) or still is not None:
             return
+
+
+def _shed_doubted(connection: sqlite3.Connection, target: int, transaction: Transaction) -> None:
+    """Delete the oldest samples of which nothing was made, while there is need."""
+    gone = 1
+    while gone and used_bytes(connection) > target:
+        with transaction():
+            gone = connection.execute(
+                "DELETE FROM doubted WHERE id IN (SELECT id FROM doubted ORDER BY id LIMIT ?)",
+                (SAMPLES_AT_ONCE,),
+            ).rowcount
 
 
 def _delete_oldest_samples(

@@ -7,6 +7,7 @@ import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from heapq import merge
 from typing import Any, Final
 
 from attrs import frozen
@@ -14,7 +15,7 @@ from attrs import frozen
 from gateway.buffer import chunks
 from gateway.buffer.chunks import Record
 from gateway.buffer.index import Index, Line
-from gateway.buffer.rows import GAPS, SAMPLES, STATES
+from gateway.buffer.rows import DOUBTED, GAPS, SAMPLES, STATES, Table
 from gateway.buffer.spans import Run, reason_of, unsettled
 from gateway.clock import DAY, Instant
 from gateway.metering.reading import (
@@ -123,21 +124,37 @@ def samples(
 def samples_between(
     connection: sqlite3.Connection, index: Index, meter: str, first: Instant, last: Instant
 ) -> Iterator[Sample]:
-    """Kept samples of a meter whose time is sure, oldest first."""
+    """Kept samples of a meter whose time is sure, those among them of which nothing was made,
+    oldest first."""
     names = {id: text for text, id in index.names.items()}
+    there = "SELECT count(*) FROM sqlite_master WHERE name = ?"
+    good = _portions(connection, SAMPLES, "synchronised AND at BETWEEN ? AND ?", (first, last))
+    kept = (_sample(row, names).sample for row in good)
+    doubted: Iterator[Sample] = iter(())
+    if connection.execute(there, (DOUBTED.name,)).fetchone()[0]:
+        rows = _portions(connection, DOUBTED, "at BETWEEN ? AND ?", (first, last))
+        doubted = (
+            Sample(names.get(meter, ""), at, "", 0, RawWords.unpack(raw))
+            for _, meter, at, raw, _ in rows
+        )
+    for sample in merge(kept, doubted, key=lambda sample: sample.at):
+        if sample.meter == meter:
+            yield sample
+
+
+def _portions(
+    connection: sqlite3.Connection, table: Table, where: str, bounds: tuple[Any, ...]
+) -> Iterator[tuple[Any, ...]]:
+    """Sound rows in the order of their ids. No statement is left open between two portions."""
     after = 0
-    while True:  # no statement is left open between two portions
+    while True:
         rows = connection.execute(
-            f"{SAMPLES.select} WHERE synchronised AND at BETWEEN ? AND ? AND id > ?"
-            " ORDER BY id LIMIT 1000",
-            (first, last, after),
+            f"{table.select} WHERE {where} AND id > ? ORDER BY id LIMIT 1000", (*bounds, after)
         ).fetchall()
         if not rows:
             return
         after = rows[-1][0]
-        for row in rows:
-            if names.get(row[1]) == meter and SAMPLES.sound(row):
-                yield _sample(row, names).sample
+        yield from filter(table.sound, rows)
 
 
 def last_before(

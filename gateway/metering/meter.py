@@ -35,6 +35,9 @@ from gateway.metering.values import Formed, Values
 
 _VERSION: Final = 2
 
+DOUBTED: Final = frozenset({"held", "not_available", "undecodable"})
+"""Words of which nothing was made, though the meter gave them: the profile may be wrong."""
+
 
 @frozen
 class Outcome:
@@ -68,6 +71,10 @@ class _Measured:
     polled: tuple[PolledValues, ...]
     found: Found | None = None
     at: Instant = 0
+
+    def is_due(self, asked: Instant) -> bool:
+        """Was a boundary of a counter's value asked for?"""
+        return any(counter.due <= asked <= counter.deadline for counter in self.counters)
 
 
 class Meter:
@@ -156,7 +163,10 @@ class Meter:
         self._advance(sample.at, "bus_busy", formed)
         keep: Instant | None = None
         registers = self._kept
+        doubted: list[Source] = []
         for one, found in self._read(sample, formed):
+            if found.reason in DOUBTED and (one.polled or one.is_due(asked)):
+                doubted.append(one.source)
             for counter in one.counters:
                 counter.offer(found, sample, asked, formed)
             for polled in one.polled:
@@ -168,6 +178,9 @@ class Meter:
             raw = sample.raw.only(registers)
             lean = evolve(sample, raw=raw, faults={}, synchronised=True)
             formed.kept.append(KeptSample(lean, keep))
+        if doubted:
+            raw = sample.raw.only(_union(doubted))
+            formed.kept.append(KeptSample(evolve(sample, raw=raw, faults={}), doubted=True))
         return self._outcome(formed)
 
     def take_late(

@@ -10,7 +10,7 @@ from attrs import evolve
 
 from gateway.buffer.store import Store
 from gateway.clock import HOUR
-from gateway.metering.reading import Commit, Correction, Reading
+from gateway.metering.reading import Commit, Correction, KeptSample, Reading, Sample
 from tests.buffer.made import (
     START,
     StillClock,
@@ -166,6 +166,32 @@ async def test_what_a_series_was_before_the_configuration_made_it_another_is_kno
     first, second = (await store.eras())[other.key]
     assert (first.series.as_, first.last) == ("counter", 3)
     assert second.series.as_ == "consumption"
+    await store.close()
+
+
+async def test_samples_of_which_nothing_was_made_come_with_the_others_and_go_with_them(
+    tmp_path: Path,
+) -> None:
+    clock = StillClock()
+    store = await filled(store_at(tmp_path / "readings.db", clock, keep=30 * HOUR), 1, range(3))
+    made = [Sample("meter-0", START + n, "boot-1", n, reading(0, n).raw) for n in range(6)]
+    for nth, one in enumerate(made):
+        kept = KeptSample(one, one.at, doubted=nth % 2 == 0)
+        await store.append(Commit(samples=(kept, KeptSample(evolve(one, meter="meter-1")))))
+    assert [one.sample.at - START for _, one in await store.samples("meter-0")] == [1, 3, 5]
+
+    async def between(first: int, last: int) -> list[int]:
+        some = store.samples_between("meter-0", START + first, START + last)
+        return [one.at - START async for samples in some for one in samples]
+
+    assert await between(1, 4) == [1, 2, 3, 4]
+    assert [
+        one.raw async for some in store.samples_between("meter-0", 0, 1 << 62) for one in some
+    ] == [one.raw for one in made]
+    await sent(store)
+    clock.at += 31 * HOUR
+    await store.prune()
+    assert await between(0, 10) == []
     await store.close()
 
 

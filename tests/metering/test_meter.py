@@ -389,7 +389,7 @@ def test_a_counter_s_value_that_is_held_is_none_after_a_kill_either():
         m.take(sample(NOON + n * MINUTE, {ENERGY: kwh, POWER: "5"}), NOON + n * MINUTE)
         for n, kwh in enumerate(("100", "101", "102", "103", "0"))
     ]
-    kept = [one.sample for outcome in outcomes for one in outcome.samples]
+    kept = [one.sample for outcome in outcomes for one in outcome.samples if not one.doubted]
     again = meter(*sends)
     again.restore({}, outcomes[-1].state, kept)
     end = NOON + 5 * MINUTE
@@ -686,3 +686,16 @@ def test_a_value_that_may_have_been_read_behind_the_window_is_not_taken_for_the_
     assert (slow.readings, m.boundary_registers(at)) == ((), (ENERGY,))
     quick = m.take(evolve(energy(at, "101"), took=SECOND), NOON + HOUR + 58 * SECOND)
     assert values(quick) == [(60, "101")]
+
+
+@pytest.mark.parametrize(("shown", "reason"), [("0", "held"), ("0.10", "undecodable")])
+def test_words_of_which_nothing_is_made_are_kept_where_a_value_was_due(shown, reason):
+    """A profile that is mended may make sense of them; a restart does not count them."""
+    digits = evolve(PROFILE.registers[0], encoding=Encoding("bcd32"))
+    right = evolve(PROFILE, registers=(digits, *PROFILE.registers[1:]))
+    m = meter(send(every=HOUR), profile=right if reason == "undecodable" else PROFILE)
+    m.take(energy(NOON, "10"), NOON)
+    out = m.take(energy(NOON + HOUR, shown), NOON + HOUR)
+    (kept,) = out.samples
+    assert (kept.doubted, kept.sample.raw) == (True, energy(NOON, shown).raw)
+    assert not m.take(energy(NOON + HOUR + 30 * MINUTE, shown), NOON + HOUR + 30 * MINUTE).samples
