@@ -37,8 +37,9 @@ lint: env
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run deploy/*.sh; \
 	else echo "shellcheck is not installed: scripts were not checked"; fi
 
+# Two at a time; what each one measured stands at the end, and after a whole run in the docs.
 prove: env
-	$(BIN)/python -m pytest tests/proofs -v -rA --timeout 3600 --override-ini addopts="--import-mode=importlib --strict-markers" $(if $(SHORT),--short)
+	$(BIN)/python -m pytest tests/proofs -v --timeout 5400 -n 2 --dist worksteal --override-ini addopts="--import-mode=importlib --strict-markers" $(if $(SHORT),--short,--card docs/report-card.md)
 
 bench: env
 	$(BIN)/python -m bench.run
@@ -46,6 +47,7 @@ bench: env
 # What is generated from the code; a test compares.
 docs: env
 	$(BIN)/python docs/reference/events.py > docs/reference/events.md
+	$(BIN)/python docs/reference/missing.py > docs/reference/missing.md
 
 COMPILE := uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url
 

@@ -62,8 +62,8 @@ class Gateway:
         """Why an old configuration is in force; empty: it is the one on disk."""
         self._since = self.clock.now()
 
-    def _plant(self, config: GatewayConfig) -> Plant:
-        return Plant(config, self.store, self.clock, self._random, self._hour.set)
+    def _plant(self, config: GatewayConfig, before: str = "stopped") -> Plant:
+        return Plant(config, self.store, self.clock, self._random, self._hour.set, before)
 
     # ------------------------------------------------------------------------------ from outside
 
@@ -185,7 +185,7 @@ class Gateway:
             if config is None:
                 return
             self._judge(config)
-            plant = self._plant(config)
+            plant = self._plant(config, before="config")
         except ConfigurationError as error:
             first = error.mistakes[0]
             where = f"{first.file}:{first.line}:{first.column}: {first.message}"

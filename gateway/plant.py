@@ -67,7 +67,9 @@ class Plant:
         clock: Clock,
         random: random.Random,
         hourly: Callable[[], None] = lambda: None,
+        before: str = "stopped",
     ) -> None:
+        """`before`: why there are no values of the time before."""
         self.config = config
         self._store = store
         self._clock = clock
@@ -86,7 +88,7 @@ class Plant:
             of_bus = [self.meters[meter.name] for meter in settings]
             self.pollers[bus.name] = poller
             self.rounds[bus.name] = BusRounds(
-                bus, of_bus, poller, self.committer, store, clock, zone
+                bus, of_bus, poller, self.committer, store, clock, zone, before
             )
         client = LateClient(config.energinet)
         self.uploaders = {

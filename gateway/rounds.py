@@ -74,7 +74,9 @@ class BusRounds:
         shelf: Shelf,
         clock: Clock,
         zone: ZoneInfo,
+        before: str = "stopped",
     ) -> None:
+        """`before`: why there are no values of the time before."""
         self._bus = bus
         self._meters = {meter.name: meter for meter in meters}
         self._asker = asker
@@ -89,7 +91,7 @@ class BusRounds:
         self._due_at: Instant = 0
         self._timed = False
         """Is the wall clock known to be right? Once it was, it is, until somebody sets it."""
-        self._reason = "stopped"
+        self._reason = before
         self._drift: Millis | None = None
         self._retry: Instant | None = None
         shortest = min((send.every for m in meters for send in m.settings.send), default=bus.poll)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from gateway import __version__
 from gateway.buffer.store import Store
 from gateway.buffer.views import GapLine
 from gateway.clock import DAY, Clock, Instant
+from gateway.energinet.holding import with_held
+from gateway.energinet.slot import Now
 from gateway.energinet.uploader import SenderStatus, SendReport
 from gateway.metering.quantity import QUANTITIES
-from gateway.metering.reading import Block, Counts, Sample, SeriesKey
+from gateway.metering.reading import Block, Counts, Sample
 from gateway.metering.settings import MeterSettings
 from gateway.metering.source import Source
 from gateway.modbus.diagnosis import likely_cause
@@ -45,14 +48,17 @@ def counts_view(counts: Counts) -> dict[str, Any]:
 
 
 def missing_view(
-    gaps: Iterable[GapLine], meters: Mapping[SeriesKey, str]
+    gaps: Iterable[GapLine], since: Instant, meters: Iterable[MeterSettings]
 ) -> dict[str, dict[str, int]]:
-    """Meter to why it misses values to how many."""
+    """Meter to why it misses values of `since` and later to how many."""
+    sends = {send.key: (meter.name, send.every) for meter in meters for send in meter.send}
     found: dict[str, dict[str, int]] = {}
     for gap in gaps:
-        if (meter := meters.get(gap.key)) is not None:
+        if gap.key in sends:
+            meter, every = sends[gap.key]
+            within = (gap.last - max(gap.first, since)) // every + 1  # a run may have begun before
             reasons = found.setdefault(meter, {})
-            reasons[gap.reason] = reasons.get(gap.reason, 0) + gap.count
+            reasons[gap.reason] = reasons.get(gap.reason, 0) + min(gap.count, within)
     return found
 
 
@@ -164,10 +170,11 @@ class Status:
         counts = await self._store.counts()
         pending = await self._store.pending_by_sender()
         parked = await self._store.parked()
-        meters = {
-            one.key: one.meter for meter in self._plant.meters.values() for one in meter.series()
-        }
-        missing = missing_view(await self._store.gaps(self._clock.now() - DAY), meters)
+        now, settings = Now.of(self._clock), self._plant.config
+        zone = ZoneInfo(settings.timezone)
+        counts = await with_held(counts, self._store, settings.energinet, zone, now)
+        yesterday = now.wall - DAY
+        missing = missing_view(await self._store.gaps(yesterday), yesterday, settings.meters)
         reports = [(poller.link(), poller.units()) for poller in self._plant.pollers.values()]
         return {
             "service": {

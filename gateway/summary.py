@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from zoneinfo import ZoneInfo
+
 from gateway.buffer.store import Store
 from gateway.clock import Clock
+from gateway.energinet.holding import with_held
+from gateway.energinet.slot import Now
 from gateway.logbook import log
 from gateway.plant import Plant
 from gateway.status import iso, online
@@ -29,6 +33,9 @@ class Summary:
     async def say(self, plant: Plant, store: Store) -> None:
         """Write the line; where the sums of the buffer do not add up, say that too."""
         counts = await store.check_counts()
+        config, now = plant.config, Now.of(self._clock)
+        zone = ZoneInfo(config.timezone)
+        counts = await with_held(counts, store, config.energinet, zone, now)
         read = sum(rounds.read for rounds in plant.rounds.values())
         missed = sum(rounds.missed for rounds in plant.rounds.values())
         dropped = sum(counts.dropped.values())

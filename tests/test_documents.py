@@ -229,8 +229,9 @@ def test_each_library_at_run_time_has_its_reason() -> None:
     assert [name for name in names if f"\n| {name}" not in page] == []
 
 
-def events_page() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("events", ROOT / "docs/reference/events.py")
+def made_by(name: str) -> ModuleType:
+    """The program that prints a page of the reference."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/reference/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -240,7 +241,12 @@ def events_page() -> ModuleType:
 
 def test_the_page_of_events_is_what_the_logbook_says() -> None:
     page = (ROOT / "docs/reference/events.md").read_text("utf-8")
-    assert page == events_page().page(), "make docs"
+    assert page == made_by("events").page(), "make docs"
+
+
+def test_the_page_of_what_is_missing_has_every_reason_that_the_gateway_knows() -> None:
+    page = (ROOT / "docs/reference/missing.md").read_text("utf-8")
+    assert page == made_by("missing").page(), "make docs"
 
 
 def test_the_page_of_answers_has_a_row_for_each_and_names_real_events() -> None:

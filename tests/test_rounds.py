@@ -117,8 +117,10 @@ class House:
         self.committer = Committer(self.memory, self.clock, "x.db")
         self.rounds = self.make(meters)
 
-    def make(self, meters: Sequence[Meter]) -> BusRounds:
-        return BusRounds(self.bus, meters, self.line, self.committer, self.memory, self.clock, UTC)
+    def make(self, meters: Sequence[Meter], before: str = "stopped") -> BusRounds:
+        return BusRounds(
+            self.bus, meters, self.line, self.committer, self.memory, self.clock, UTC, before
+        )
 
     async def schedule(self) -> None:
         while True:
@@ -245,6 +247,19 @@ async def test_the_time_it_was_stopped_is_a_gap_with_that_reason():
     (gap,) = [gap for c in house.memory.commits for gap in c.gaps][1:]
     assert house.memory.gaps == [(60, "stopped"), (120, "stopped")]
     assert (gap.count, gap.last) == (2, NOON + 3 * HOUR)
+
+
+async def test_what_a_changed_configuration_was_without_is_missing_for_that_reason():
+    house = House(NOON - SECOND, counter(), poll=15 * MINUTE)
+    async with house.running():
+        await house.clock.pass_until(NOON + MINUTE)
+    house.clock.step(3 * HOUR + 10 * MINUTE)
+    again = counter()
+    await restore([again], house.memory)
+    house.rounds = house.make([again], "config")
+    async with house.running():
+        await house.clock.pass_until(NOON + 4 * HOUR + MINUTE)
+    assert {reason for _, reason in house.memory.gaps} == {"config"}
 
 
 async def test_a_start_within_the_window_still_catches_the_boundary():

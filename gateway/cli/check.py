@@ -6,8 +6,11 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
 
 import click
+from attrs import asdict
 
 from gateway.cli.costs import BusCost, Costs, SenderCost, costs_of, problems
 from gateway.cli.lessons import Learnt, learnt_of
@@ -19,11 +22,16 @@ from gateway.cli.output import (
     print_json,
     render,
 )
-from gateway.clock import DAY, about
+from gateway.clock import DAY, SystemClock, about
 from gateway.config import find_path, load
 from gateway.config.measures import show_size
 from gateway.config.settings import GatewayConfig
 from gateway.errors import ConfigurationError, GatewayError, Mistake
+from gateway.metering.reading import Counts
+
+COUNTED: Final = 100_000_000
+"""Bytes of a buffer, about two million readings, up to which its rows are counted one by one; of a
+larger one the service does so, a million an hour."""
 
 
 @click.command()
@@ -42,7 +50,7 @@ def check(days: int, as_json: bool, config: str | None) -> None:
     """Check the configuration, and say what it will cost.
 
     Reads the configuration, its profiles and tokens; opens no port and no connection. Ends with
-    78 where there is a mistake.
+    78 where there is a mistake, with 1 where the counts of the buffer do not add up.
     """
     path = find_path(config)
     try:
@@ -53,18 +61,66 @@ def check(days: int, as_json: bool, config: str | None) -> None:
         raise
     costs = costs_of(loaded.config)
     learnt = _learnt(loaded.config)
+    counts = _counted_anew(loaded.config)
     doubts = problems(loaded.config, costs) + _no_room(loaded.config, costs)
     if as_json:
         view = {**_mistakes_view(loaded.warnings), **_costs_view(loaded.config, costs, days)}
+        view["counts"] = counts and {**asdict(counts), "balanced": counts.balanced}
         print_json({**view, "learnt": [_learnt_view(one) for one in learnt], "problems": doubts})
+        _refuse_unbalanced(counts)
         return
     if loaded.warnings:
         click.echo(render(loaded.warnings), err=True)
     click.echo(_page(loaded.config, costs, len(loaded.warnings), days))
     for one in learnt:
         click.echo(_learnt_lines(one))
+    if counts is not None:
+        click.echo(_counts_lines(counts))
     for doubt in doubts:
         click.echo(click.style("warning: ", fg="yellow") + doubt, err=True)
+    _refuse_unbalanced(counts)
+
+
+def _counted_anew(config: GatewayConfig) -> Counts | None:
+    """Where every value of the buffer is; None where there is none, or not for this user to see."""
+    try:
+        path = buffer_of(config)
+        return None if path is None else asyncio.run(_counts(path, config))
+    except GatewayError:
+        return None
+
+
+async def _counts(path: Path, config: GatewayConfig) -> Counts:
+    from gateway.buffer.reads import ReadOnlyStore
+    from gateway.energinet.holding import with_held
+    from gateway.energinet.slot import Now
+
+    now = Now.of(SystemClock(assume_synchronised=config.clock.assume_synchronised))
+    large = path.stat().st_size > COUNTED
+    store = ReadOnlyStore(path)
+    await store.open()
+    try:
+        counts = await (store.counts() if large else store.check_counts())
+        return await with_held(counts, store, config.energinet, ZoneInfo(config.timezone), now)
+    finally:
+        await store.close()
+
+
+def _counts_lines(counts: Counts) -> str:
+    held = f" (held {counts.held:,})" if counts.held else ""
+    return (
+        f"values: {counts.stored:,} stored = {counts.pending:,} pending{held}"
+        f" + {counts.confirmed:,} confirmed + {counts.parked:,} parked"
+        f" + {sum(counts.dropped.values()):,} dropped"
+    )
+
+
+def _refuse_unbalanced(counts: Counts | None) -> None:
+    if counts is not None and not counts.balanced:
+        raise GatewayError(
+            "the counts of the buffer do not add up: a value is unaccounted for",
+            hint="keep a copy of the buffer and report it",
+        )
 
 
 def _no_room(config: GatewayConfig, costs: Costs) -> list[str]:

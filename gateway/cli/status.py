@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -67,26 +68,28 @@ async def _at_rest(settings: GatewayConfig) -> View:
     """What the buffer alone tells."""
     from gateway.buffer.reads import ReadOnlyStore
     from gateway.clock import SystemClock
+    from gateway.energinet.holding import with_held
     from gateway.energinet.slot import Now, SlotState
     from gateway.metering.reading import Counts
     from gateway.status import counts_view, iso, missing_view
 
-    clock = SystemClock(assume_synchronised=settings.clock.assume_synchronised)
-    now = Now(clock.boot_id, clock.boottime(), clock.now(), clock.synchronised())
+    now = Now.of(SystemClock(assume_synchronised=settings.clock.assume_synchronised))
     counts, pending, parked, last = Counts(), {}, [], {}
     missing: dict[str, dict[str, int]] = {}
-    meters = {send.key: meter.name for meter in settings.meters for send in meter.send}
     next_request: dict[str, Instant | None] = {}
     path = buffer_of(settings)
     if path is not None:
         store = ReadOnlyStore(path)
         await store.open()
         try:
+            zone = ZoneInfo(settings.timezone)
             counts = await store.counts()
+            counts = await with_held(counts, store, settings.energinet, zone, now)
             pending = dict(await store.pending_by_sender())
             parked = list(await store.parked())
             last = dict(await store.last())
-            missing = missing_view(await store.gaps(now.wall - DAY), meters)
+            yesterday = now.wall - DAY
+            missing = missing_view(await store.gaps(yesterday), yesterday, settings.meters)
             for sender in settings.energinet.senders:
                 kept = await store.slot(sender.name)
                 wait = SlotState.unpack(kept, now, settings.energinet.request_interval).wait(now)
@@ -147,8 +150,9 @@ def _screen(view: View) -> Iterable[str]:
         yield f"the gateway does not run; {holds}"
     yield ""
     dropped = sum(buffer["dropped"].values())
+    held = f" (held {buffer['held']})" if buffer["held"] else ""
     yield (
-        f"buffer   stored {buffer['stored']} = pending {buffer['pending']}"
+        f"buffer   stored {buffer['stored']} = pending {buffer['pending']}{held}"
         f" + in flight {buffer['in_flight']} + confirmed {buffer['confirmed']}"
         f" + parked {buffer['parked']} + dropped {dropped}"
         + ("" if buffer["balanced"] else "   THE SUM IS WRONG")

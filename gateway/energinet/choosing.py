@@ -25,10 +25,8 @@ _SMALLEST_VALUE: Final = 22
 """Bytes that a value without an offset takes in a body at least."""
 
 
-class Offers(Protocol):
-    """What choosing needs of the buffer."""
-
-    async def expire(self, before: Instant, after: Instant) -> int: ...
+class Shows(Protocol):
+    """What looking at what waits needs of the buffer."""
 
     async def collect(
         self,
@@ -41,6 +39,12 @@ class Offers(Protocol):
     ) -> None: ...
 
     async def series(self, sender: str) -> Mapping[SeriesKey, Series]: ...
+
+
+class Offers(Shows, Protocol):
+    """What choosing needs of the buffer."""
+
+    async def expire(self, before: Instant, after: Instant) -> int: ...
 
 
 @frozen
@@ -81,9 +85,11 @@ class Chooser:
         limit = min(state.limit or self._settings.max_payload, self._settings.max_payload)
         twins = Twins()
         if self._settings.timestamps == "local":
-            twins = await self._twins(
-                state, probes, now, most=limit // _SMALLEST_VALUE, sure=trusted
-            )
+            most = limit // _SMALLEST_VALUE
+            twins = await twins_of(
+                self._offers, self._sender, self._settings, self._zone, state, now,
+                sure=trusted, most=most, probes=probes,
+            )  # fmt: skip
         while True:
             body = Body(
                 limit=limit,
@@ -108,36 +114,14 @@ class Chooser:
             batch = body.encode()
             if batch.values or not state.suspects:
                 break
-            # What was on trial does not wait any more.
-            trial = on_trial(state)
+            # What was to be sent does not wait any more.
+            trial, state.others_first = on_trial(state), False
             state.suspects = [name for name in state.suspects if name not in trial]
         if not walk.full and not state.suspects:  # all that waits was offered
             state.missing = [name for name in state.missing if name in walk.names]
             state.caps = {name: cap for name, cap in state.caps.items() if name in walk.names}
         state.alone = with_more(state.alone, batch.alone, oldest if trusted else 0)
         return Chosen(batch, walk.full or bool(state.suspects or state.missing or state.caps))
-
-    async def _twins(
-        self,
-        state: SlotState,
-        probes: frozenset[SeriesKey],
-        now: Instant,
-        *,
-        most: int,
-        sure: bool,
-    ) -> Twins:
-        """What waits of every hour that the site's clock has shown twice."""
-        today = now // DAY * DAY
-        nights = []
-        for repeat in repeats(oldest_allowed(today) - DAY, today + 2 * DAY, self._zone):
-            over = sure and now >= repeat.end + repeat.length + PATIENCE
-            known = state.alone_since <= repeat.start
-            night = Night(repeat, self._zone, self._settings.label, over, known, most)
-            within = repeat.start, repeat.end - 1
-            await self._offers.collect(self._sender, night.see, probes=probes, within=within)
-            nights.append(night)
-            most -= night.names  # no body can hold more of them all
-        return Twins(nights, await self._offers.series(self._sender), state.alone)
 
     def _clock_can_be_trusted(self) -> bool:
         """May values be parked for their age? Not for a day after the clock was set."""
@@ -149,6 +133,38 @@ class Chooser:
         if self._stepped is not None and now - self._stepped >= a_day:
             self._stepped = None
         return self._clock.synchronised() and self._stepped is None
+
+
+async def twins_of(
+    shows: Shows,
+    sender: str,
+    settings: EnerginetSettings,
+    zone: ZoneInfo,
+    state: SlotState,
+    now: Instant,
+    *,
+    sure: bool,
+    most: int = 1 << 62,
+    probes: frozenset[SeriesKey] = frozenset(),
+    looked_at: Callable[[Waiting], None] = lambda waiting: None,
+) -> Twins:
+    """What waits of every hour that the site's clock has shown twice."""
+    today = now // DAY * DAY
+    nights: list[Night] = []
+    for repeat in repeats(oldest_allowed(today) - DAY, today + 2 * DAY, zone):
+        over = sure and now >= repeat.end + repeat.length + PATIENCE
+        known = state.alone_since <= repeat.start
+        night = Night(repeat, zone, settings.label, over, known, most)
+
+        def see(waiting: Waiting, night: Night = night) -> Offer:
+            looked_at(waiting)
+            return night.see(waiting)
+
+        within = repeat.start, repeat.end - 1
+        await shows.collect(sender, see, probes=probes, within=within)
+        nights.append(night)
+        most -= night.names  # no body can hold more of them all
+    return Twins(nights, await shows.series(sender), state.alone)
 
 
 class _Walk:
@@ -164,6 +180,7 @@ class _Walk:
         self.full = False
         self._body = body
         self._trial = on_trial(state)
+        self._last = frozenset(state.suspects) if state.others_first else frozenset()
         self._missing = frozenset(state.missing)
         self._passed_over = {name for name in state.oldest_turns if state.caps.get(name) == 1}
 
@@ -172,7 +189,7 @@ class _Walk:
         first = name not in self._begun
         self.names.add(name)
         self._begun.add(name)
-        if self._trial and name not in self._trial:
+        if (self._trial and name not in self._trial) or name in self._last:
             return Offer.SKIP
         if first and name in self._passed_over:
             return Offer.SKIP

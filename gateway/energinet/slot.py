@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from attrs import asdict, define, field, frozen
 
-from gateway.clock import Instant, Millis
+from gateway.clock import Clock, Instant, Millis
 
 _VERSION: Final = 1
 _STEP: Final[Millis] = 1_000
@@ -28,6 +28,11 @@ class Now:
     boottime: Millis
     wall: Instant
     synchronised: bool
+
+    @classmethod
+    def of(cls, clock: Clock) -> Now:
+        """Look at it."""
+        return cls(clock.boot_id, clock.boottime(), clock.now(), clock.synchronised())
 
 
 @define
@@ -58,6 +63,8 @@ class SlotState:
     """MeterIDs that the last answer left out."""
     suspects: list[str] = field(factory=list)
     """MeterIDs among which the one is that made the whole body be refused."""
+    others_first: bool = False
+    """One suspect is left: the next body carries all the others, and the one after it that one."""
     oldest_turns: list[str] = field(factory=list)
     """MeterIDs whose one value of a body is the oldest this time, not the newest."""
     ever: bool = False

@@ -208,8 +208,7 @@ class Uploader:
     # ------------------------------------------------------------------------------------- when
 
     def _now(self) -> Now:
-        clock = self._clock
-        return Now(clock.boot_id, clock.boottime(), clock.now(), clock.synchronised())
+        return Now.of(self._clock)
 
     @property
     def _whole_slot(self) -> Millis:

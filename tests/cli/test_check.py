@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import socket
+import sqlite3
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.buffer.rows import SPANS
 from gateway.buffer.settings import BufferSettings
 from gateway.buffer.store import Store
 from gateway.cli.costs import READING_BYTES, costs_of, problems
@@ -147,3 +151,49 @@ async def test_the_room_of_a_reading_is_what_the_store_takes(tmp_path: Path) -> 
     await store.close()
     each = (sizes[299] - sizes[99]) / (200 * len(keys))
     assert each == pytest.approx(READING_BYTES + len(raw.pack()), rel=0.2)
+
+
+async def _with_a_buffer(site: Path, readings: int) -> Path:
+    """Add one to the configuration, with so many readings of a meterID."""
+    site.write_text(site.read_text() + "buffer: {path: readings.db}\n")
+    path = site.parent / "readings.db"
+    store = Store(BufferSettings(path=str(path)), SystemClock())
+    await store.open()
+    key = SeriesKey("", "7777777777")
+    await store.declare(
+        [Series(key, "main", "active_energy_import_total", "counter", HOUR, "basement")]
+    )
+    start = 1_700_000_000_000 // HOUR * HOUR
+    await store.append(
+        Commit(tuple(Reading(key, start + n * HOUR, Decimal(n)) for n in range(readings)))
+    )
+    await store.close()
+    return path
+
+
+def test_the_sum_over_all_values_of_the_buffer_is_counted_anew(
+    capsys: pytest.CaptureFixture[str], site: Path
+) -> None:
+    assert view(capsys, site)["counts"] is None
+    asyncio.run(_with_a_buffer(site, 5))
+    found = view(capsys, site)
+    assert found["code"] == 0
+    assert found["counts"] == {
+        "stored": 5, "pending": 5, "in_flight": 0, "confirmed": 0, "parked": 0, "dropped": {},
+        "held": 0, "balanced": True,
+    }  # fmt: skip
+    run(["check", "--config", str(site)])
+    shown = capsys.readouterr().out
+    assert "values: 5 stored = 5 pending + 0 confirmed + 0 parked + 0 dropped\n" in shown
+
+
+def test_a_value_that_is_unaccounted_for_is_an_error(
+    capsys: pytest.CaptureFixture[str], site: Path
+) -> None:
+    path = asyncio.run(_with_a_buffer(site, 5))
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(SPANS.insert, SPANS.sealed(1, 1, 6, 6, "c"))
+    assert run(["check", "--config", str(site)]) == 1
+    shown = capsys.readouterr()
+    assert "1 confirmed" in shown.out
+    assert "the counts of the buffer do not add up" in shown.err

@@ -4,6 +4,7 @@ import json
 
 from gateway.cli.main import run
 from gateway.logbook import EVENTS
+from gateway.metering.missing import REASONS
 
 
 def test_every_event_is_explained(capsys) -> None:  # type: ignore[no-untyped-def]
@@ -28,6 +29,16 @@ def test_without_an_event_all_are_listed(capsys) -> None:  # type: ignore[no-unt
 def test_an_event_copied_from_a_log_line_is_understood(capsys) -> None:  # type: ignore[no-untyped-def]
     assert run(["explain", "event=meter.offline", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["level"] == "warning"
+
+
+def test_every_reason_for_a_missing_value_is_explained(capsys) -> None:  # type: ignore[no-untyped-def]
+    for reason in REASONS.values():
+        assert run(["explain", reason.name]) == 0
+        shown = capsys.readouterr().out
+        assert reason.meaning in shown
+        assert reason.action in shown
+    assert run(["explain", "reason=exception_131", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "exception_131"
 
 
 def test_an_unknown_event_suggests_the_nearest(capsys) -> None:  # type: ignore[no-untyped-def]

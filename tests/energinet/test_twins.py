@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from gateway.clock import DAY, HOUR, MINUTE, SECOND, Instant
 from gateway.energinet.batch import Body
+from gateway.energinet.choosing import twins_of
 from gateway.energinet.slot import Now, SlotState
 from gateway.energinet.twins import Night, Twins, together, with_more
 from gateway.metering.interval import Repeat
@@ -29,7 +30,7 @@ from gateway.metering.reading import (
     SeriesKey,
     Waiting,
 )
-from tests.energinet.made import SLOT, ZONE, Reply, World, series
+from tests.energinet.made import SENDER, SLOT, ZONE, Reply, World, series
 from tests.energinet.nights import EVENTS, Course, Figures
 
 Expected = Callable[..., None]
@@ -390,8 +391,10 @@ async def test_two_nights_with_more_than_a_body_holds_are_delivered_the_older_fi
     await world.store.append(
         Commit(tuple(reading(at, f"{nth}.5") for nth, at in enumerate(stamps)))
     )
-    chooser = world.uploader._chooser
-    looked = await chooser._twins(SlotState(), frozenset(), world.clock.now(), most=15, sure=True)
+    looked = await twins_of(
+        world.store, SENDER, world.settings, ZoneInfo(ZONE), SlotState(), world.clock.now(),
+        sure=True, most=15,
+    )  # fmt: skip
     assert [night.names for night in looked.nights if night.names] == [12, 3]
     world.uploader.poke()
     await world.slots(20)

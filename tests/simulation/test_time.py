@@ -180,6 +180,10 @@ def test_without_an_offset_the_hour_that_is_shown_twice_keeps_its_energy(
         assert counts.balanced
         assert (counts.pending, counts.parked, counts.dropped) == (0, 0, {})
         assert counts.confirmed == counts.stored
+        # While the first pass waits for the second, its values count as held beside pending.
+        held = [line["held"] for line in world.log.of("gateway.summary")]
+        assert max(held) > 0 or back < HOUR  # shorter than from one summary to the next
+        assert held[-1] == 0
         counter, moved = world.received("main"), world.received("main-moved")
         begin, end = min(moved), max(moved) + QUARTER
         assert sum(moved.values()) == counter[end] - counter[begin]
