@@ -113,7 +113,9 @@ def _list(answer: Answer, batch: Batch, state: SlotState, out: Outcome, *, later
             state.probes[name] = later
     state.missing = sorted(missing)
     # Half of the suspects were taken: the one at fault is in the other half.
-    state.suspects = [name for name in state.suspects if name not in batch.sent]
+    cleared = [name for name in state.suspects if name in batch.sent]
+    state.suspects = [name for name in state.suspects if name not in cleared]
+    state.others_first = bool(cleared) and len(state.suspects) == 1
 
 
 def _confirmed(key: SeriesKey, values: tuple[Waiting, ...], state: SlotState, out: Outcome) -> None:
@@ -193,11 +195,13 @@ def _body(answer: Answer, batch: Batch, state: SlotState, out: Outcome, *, later
         # What was parked and tried again is the likely one; the others are not held up.
         state.probes.update(dict.fromkeys(tried_again, later))
     elif len(names) > 1:
-        state.suspects = names
+        if not state.others_first:  # else one of the others is at fault too: one after the other
+            state.suspects = names
     else:
-        state.suspects = []
+        state.suspects = state.suspects if state.others_first else []
         for key, values in batch.values.items():
             _park(key, values, str(answer.status), state, out, later=later)
+    state.others_first = False
 
 
 def take_turns(state: SlotState) -> None:
@@ -211,10 +215,13 @@ def take_turns(state: SlotState) -> None:
 
 
 def on_trial(state: SlotState) -> frozenset[str]:
-    """The half of the suspects that the next body carries, and nothing else; empty: no hunt.
+    """The half of the suspects that the next body carries, and nothing else; empty: all may go.
 
-    Only what stood alone in a body that was refused is at fault for sure.
+    Only what stood alone in a body that was refused is at fault for sure: the last one is sent
+    alone, though all others were taken. They do not wait for that.
     """
+    if state.others_first:
+        return frozenset()
     return frozenset(state.suspects[: (len(state.suspects) + 1) // 2])
 
 

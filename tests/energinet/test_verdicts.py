@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
@@ -244,33 +246,52 @@ def test_a_clock_that_was_set_back_does_not_put_a_parked_meter_off_for_years() -
 # ------------------------------------------------------------------------------- the whole body
 
 
-def hunt(faulty: set[str], names: str, *, status: int = 400, slots: int = 60) -> list[str]:
-    """Answer bodies until nothing is refused any more; the meters that were parked, in order."""
-    state, parked = SlotState(), list[str]()
-    for _ in range(slots):
-        trial = on_trial(state) or frozenset(names)
+def hunt(faulty: set[str], names: Sequence[str]) -> list[tuple[set[str], set[str]]]:
+    """Answer bodies until nothing is refused any more; what each confirmed and parked."""
+    state, done, parked = SlotState(), list[tuple[set[str], set[str]]](), set[str]()
+    while len(done) < 60:
+        trial = on_trial(state) or set(names) - set(state.suspects)
         sent = batch(**{name: 1 for name in names if name in trial and name not in parked})
+        if not sent.values and not state.suspects:
+            return done
         if not sent.values:
-            if not state.suspects:
-                return parked
-            state.suspects = []
+            assert state.others_first
+            state.others_first = False
             continue
         if faulty & sent.sent.keys():
-            out = applied(Answer(Row.BODY, status), sent, state)
+            out = applied(Answer(Row.BODY, 400), sent, state)
         else:
             out = applied(listed(**dict.fromkeys(sent.sent, OK)), sent, state)
-        for name, done in outcomes(out).items():
-            if "park_series" in done:
-                parked.append(name)
+        told = outcomes(out)
+        parked |= {name for name, done in told.items() if "park_series" in done}
+        done.append(({name for name in told if "confirmed" in told[name]}, set(parked)))
         if not state.suspects and not faulty & sent.sent.keys():
-            return parked
+            return done
     raise AssertionError("the hunt does not end")
 
 
 @given(st.sets(st.sampled_from("abcdefghijklm"), max_size=4), st.integers(1, 13))
 def test_only_meters_at_fault_are_found_by_halves(faulty: set[str], count: int) -> None:
     names = "abcdefghijklm"[:count]
-    assert set(hunt(faulty, names)) == faulty & set(names)
+    assert hunt(faulty, names)[-1][1] == faulty & set(names)
+
+
+@pytest.mark.parametrize("count", range(1, 34))
+def test_the_others_wait_for_the_hunt_one_slot_and_one_for_each_halving(count: int) -> None:
+    names = [f"m{nth:02}" for nth in range(count)]
+    for place, at_fault in enumerate(names):
+        done = hunt({at_fault}, names)
+        assert done[-1][1] == {at_fault}
+        waited = {name: nth for nth, (sent, _) in reversed([*enumerate(done)]) for name in sent}
+        assert waited.keys() == set(names) - {at_fault}
+        assert max(waited.values(), default=0) <= 1 + math.ceil(math.log2(count)), f"the {place}th"
+
+
+def test_another_meter_at_fault_that_stands_alone_does_not_clear_the_last_suspect() -> None:
+    state = SlotState(suspects=["a"], others_first=True)
+    applied(Answer(Row.BODY, 400), batch(b=1), state)
+    assert (state.suspects, state.others_first) == (["a"], False)
+    assert on_trial(state) == {"a"}
 
 
 def test_a_lone_meter_is_parked_at_once() -> None:
