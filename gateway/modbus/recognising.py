@@ -1,10 +1,10 @@
 """Which profile is that of a unit that answers? Pure: how it is asked is handed in.
 
-A meter is *named* where it says its model: a text, a code, or a SunSpec meter model. A
-code is a small number that stands in another model's registers by chance as well, so its values
-have to make sense too. Where no register names the model, a unit *looks like* a profile if it
-gives every register of it, and every value is one that its quantity can have. That tells apart
-what can be told; other models of a family may still look alike.
+A meter is *named* where it says its model: a text, a code, or a SunSpec meter model. A code is a
+small number that stands in another model's registers by chance as well, so its values have to make
+sense too. Where no register names the model, a unit *looks like* a profile if it gives every
+register of it, and every value is one that its quantity can have, which is not likely by chance.
+That tells apart what can be told; other models of a family may still look alike.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from attrs import define, field, frozen
 from gateway.errors import BadAnswer, DeviceException, MeterError, MeterTimeout
 from gateway.metering.inquiry import Inquiry, Told
 from gateway.metering.profile import DeviceProfile, Identity
-from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import Block, RawWords
 from gateway.metering.register import Register, value_of
 from gateway.modbus.discovery import Place, locate
 from gateway.modbus.identity import Shown, told
 from gateway.modbus.plan import Read, Timing, plan
+from gateway.modbus.plausible import by_chance, possible
 
 Ask: TypeAlias = Callable[[Read], Awaitable[Block]]
 """Asks the unit once. Raises MeterError, LinkDown."""
@@ -36,6 +36,10 @@ _TRIES: Final = 3
 """An answer that cannot be trusted is asked for so often; silence once less."""
 _NOT_THE_MODEL: Final = ("manufacturer", "application")
 """How the names of identities begin that many models of a maker share."""
+_MAINS: Final = 30
+"""Volts or hertz that a meter in service shows of at least one of its phases."""
+_CONVINCING: Final = 5e-4
+"""How likely a device that means something else may look like a profile by chance."""
 _LIVE: Final = 2
 """Values that have to be other than zero: a device that gives zeros looks like everything."""
 _TIMING: Final = Timing(1.0, 0.01)
@@ -257,7 +261,8 @@ async def _looks_like(profile: DeviceProfile, witness: Witness) -> _Fit | None:
             expected = (str(witness.unit),)
         if expected and await _told(identity.told_by, profile, witness) not in expected:
             return None
-    return await _fit(profile, witness, whole=True)
+    fit = await _fit(profile, witness, whole=True)
+    return fit if fit is not None and by_chance(fit.values) <= _CONVINCING else None
 
 
 async def _fit(profile: DeviceProfile, witness: Witness, *, whole: bool) -> _Fit | None:
@@ -271,7 +276,7 @@ async def _fit(profile: DeviceProfile, witness: Witness, *, whole: bool) -> _Fit
             return None
         if block is not None:
             raw = RawWords((*raw.blocks, block))
-            if not all(_possible(register, raw) for register in numbers):
+            if not all(possible(register, raw) for register in numbers):
                 return None
     values = {r: value for r in numbers if isinstance(value := value_of(r, raw.lookup), Decimal)}
     given = sum(raw.lookup(register) is not None for register in numbers)
@@ -288,33 +293,3 @@ def _numbers(profile: DeviceProfile) -> Iterator[Register]:
     yield from profile.registers
     for computed in profile.computed:
         yield from (*computed.plus, *computed.minus)
-
-
-_MAINS: Final = 30
-"""Volts or hertz that a meter in service shows of at least one of its phases."""
-_LARGE: Final = Decimal("1e10")
-_TINY: Final = Decimal("1e-20")
-"""What a float does not show but where its words are no float."""
-_POSSIBLE: Final[dict[str, tuple[Decimal, Decimal]]] = {
-    "V": (Decimal(0), Decimal("1e6")),
-    "A": (Decimal("-1e5"), Decimal("1e5")),
-    "Hz": (Decimal(45), Decimal("65.5")),
-    "": (Decimal("-1.01"), Decimal("1.01")),
-    "°C": (Decimal(-60), Decimal(300)),
-    "K": (Decimal(-300), Decimal(300)),
-}
-"""By unit, what a value can be that is not zero."""
-
-
-def _possible(register: Register, raw: RawWords) -> bool:
-    """Can its quantity have this value? True also where it has none now, or was not read."""
-    try:
-        value = value_of(register, raw.lookup)
-    except ValueError:
-        return False
-    if not isinstance(value, Decimal) or not value:
-        return True
-    quantity = QUANTITIES.get(register.name)
-    least = Decimal(0) if quantity is not None and quantity.counter else -_LARGE
-    low, high = _POSSIBLE.get(register.unit, (least, _LARGE))
-    return abs(value) > _TINY and low <= value <= high

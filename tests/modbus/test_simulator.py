@@ -133,12 +133,15 @@ async def test_every_meter_of_the_library_is_served_on(wire: str) -> None:
             value = value_of(next(iter(profile.needs(quantity))), raw.lookup)
             if quantity in {register.name for register in profile.registers}:
                 after = meter.value(quantity, wall() + 1_000)
-                assert before <= value <= after, profile.name  # type: ignore[operator]
+                counts = QUANTITIES[quantity].counter
+                assert not counts or before <= value <= after, profile.name  # type: ignore[operator]
         await bus.close()
 
 
 def counter_of(profile: DeviceProfile) -> str:
-    return next(q for q in profile.quantities() if QUANTITIES[q].counter)
+    """A counter; of a meter that has none, what it has first."""
+    known = profile.quantities()
+    return next((q for q in known if QUANTITIES[q].counter), known[0])
 
 
 @asynccontextmanager
