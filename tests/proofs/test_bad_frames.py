@@ -130,7 +130,7 @@ async def in_virtual_time(kind: Kind, noise: float, calls: int) -> Tally:
 
 
 async def test_a_million_calls_of_the_checks_let_no_wrong_word_through(
-    short: bool, expected_events: Callable[..., None], capsys: pytest.CaptureFixture[str]
+    short: bool, expected_events: Callable[..., None]
 ) -> None:
     expected_events(*EVENTS)
     cases = [(kind, noise) for kind in FRAMINGS for noise in (NOISE if kind != "tcp" else (0.0,))]
@@ -141,15 +141,12 @@ async def test_a_million_calls_of_the_checks_let_no_wrong_word_through(
         in_all.frames += tally.frames
         in_all.given += tally.given
         in_all.wrong += tally.wrong
-        with capsys.disabled():
-            print(
-                f"\n{kind}, noise {noise:.0%}: {tally.wrong} wrong of {tally.given} words' values"
-                f" in {tally.frames} calls; {dict(tally.faults)}",
-                end="",
-            )
+        print(
+            f"{kind}, noise {noise:.0%}: {tally.wrong} wrong of {tally.given} words' values"
+            f" in {tally.frames} calls; {dict(tally.faults)}"
+        )
         assert tally.given > 0
-    with capsys.disabled():
-        print(f"\nin all {in_all.wrong} wrong of {in_all.given} in {in_all.frames} calls")
+    print(f"in all {in_all.wrong} wrong of {in_all.given} in {in_all.frames} calls")
     assert in_all.wrong == 0
 
 
@@ -168,7 +165,6 @@ async def test_the_million_finds_what_is_taken_out(
     short: bool,
     expected_events: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     expected_events(*EVENTS)
     if taken_out == "the checks":
@@ -177,14 +173,11 @@ async def test_the_million_finds_what_is_taken_out(
         monkeypatch.setattr(Unit, "doubtful", lambda self, question, now: False)
         monkeypatch.setattr(Unit, "doubted", lambda self, now: set())
     tally = await in_virtual_time("line", 0.1, 5000 if short else 50_000)
-    with capsys.disabled():
-        print(f"\nwithout {taken_out}: {tally.wrong} wrong of {tally.given}")
+    print(f"without {taken_out}: {tally.wrong} wrong of {tally.given}")
     assert tally.wrong > 0
 
 
-def test_of_gross_damage_the_check_sum_misses_as_many_as_it_must(
-    short: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_of_gross_damage_the_check_sum_misses_as_many_as_it_must(short: bool) -> None:
     """What no check can promise: one in 65,536 of the answers that are random behind their head."""
     draw = random.Random(SEED)
     calls = 100_000 if short else 2_000_000
@@ -196,10 +189,7 @@ def test_of_gross_damage_the_check_sum_misses_as_many_as_it_must(
         watch.expect(request)
         frame, _ = watch.arrived(gross(sound, draw))
         missed += bool(frame) and frame != sound
-    with capsys.disabled():
-        print(
-            f"\n{missed} of {calls} grossly damaged answers passed; by chance {calls / 65536:.1f}"
-        )
+    print(f"{missed} of {calls} grossly damaged answers passed; by chance {calls / 65536:.1f}")
     assert missed <= calls / 65536 + 5 * (calls / 65536) ** 0.5
 
 
@@ -268,17 +258,16 @@ async def over_ptys(frames: int) -> list[Tally]:
 
 
 async def test_20_000_frames_over_a_pty_bring_no_wrong_word(
-    short: bool, expected_events: Callable[..., None], capsys: pytest.CaptureFixture[str]
+    short: bool, expected_events: Callable[..., None]
 ) -> None:
     expected_events(*EVENTS)
     each = await over_ptys(FRAMES // 20 if short else FRAMES)
-    with capsys.disabled():
-        for (kind, rate), tally in zip(ON_A_LINE, each, strict=True):
-            print(f"\n{kind} {rate:.0%}: {tally.wrong} wrong in {tally.frames} frames", end="")
-            print(f", {tally.given} given; {dict(tally.faults)}", end="")
+    for (kind, rate), tally in zip(ON_A_LINE, each, strict=True):
         print(
-            f"\nin all {sum(t.wrong for t in each)} wrong in {sum(t.frames for t in each)} frames"
+            f"{kind} {rate:.0%}: {tally.wrong} wrong in {tally.frames} frames,"
+            f" {tally.given} given; {dict(tally.faults)}"
         )
+    print(f"in all {sum(t.wrong for t in each)} wrong in {sum(t.frames for t in each)} frames")
     assert sum(tally.wrong for tally in each) == 0
     assert all(tally.given for tally in each)
 
@@ -286,14 +275,12 @@ async def test_20_000_frames_over_a_pty_bring_no_wrong_word(
 async def test_the_pty_finds_a_bus_with_the_checks_taken_out(
     expected_events: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """pymodbus by itself takes late answers of another function or length for the right ones."""
     expected_events(*EVENTS)
     monkeypatch.setattr(Watch, "arrived", lambda self, data: (data, "nothing"))
     tally = await in_real_time("line", "late", 0.2, frames=6000, until_wrong=True)
-    with capsys.disabled():
-        print(f"\nwithout the checks: {tally.wrong} wrong in {tally.frames} frames")
+    print(f"without the checks: {tally.wrong} wrong in {tally.frames} frames")
     assert tally.wrong > 0
 
 
@@ -303,13 +290,9 @@ async def test_no_wrong_word_is_taken_over_a_connection(
     kind: FaultKind,
     short: bool,
     expected_events: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     expected_events(*EVENTS)
     tally = await in_real_time(wire, kind, 0.2, seconds=0.8 if short else 8)
-    with capsys.disabled():
-        print(
-            f"\n{wire} {kind}: {tally.wrong} wrong in {tally.frames} frames; {dict(tally.faults)}"
-        )
+    print(f"{wire} {kind}: {tally.wrong} wrong in {tally.frames} frames; {dict(tally.faults)}")
     assert tally.wrong == 0
     assert tally.given > 0

@@ -6,8 +6,6 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from gateway.clock import DAY, HOUR, SECOND
 from gateway.modbus.settings import TcpLink
 from tests.modbus.links import BACK_AFTER, WAYS, Device, asked, broken, in_virtual_time, replugged
@@ -17,20 +15,16 @@ def test_an_adapter_is_replugged_a_thousand_times(
     tmp_path: Path,
     short: bool,
     expected_events: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     expected_events("bus.down", "meter.offline")
     draw = random.Random(2)
     took = replugged(tmp_path, 100 if short else 1000, lambda: draw.uniform(0.0, 3.0))
-    with capsys.disabled():
-        print(
-            f"\n{len(took)} times under another number: read again after {max(took):.2f} s at most"
-        )
+    print(f"{len(took)} times under another number: read again after {max(took):.2f} s at most")
     assert max(took) <= 5
 
 
 def test_a_connection_fails_in_every_way_for_a_week(
-    short: bool, expected_events: Callable[..., None], capsys: pytest.CaptureFixture[str]
+    short: bool, expected_events: Callable[..., None]
 ) -> None:
     expected_events("bus.down", "meter.offline", "meter.still_offline")
     draw = random.Random(3)
@@ -52,15 +46,12 @@ def test_a_connection_fails_in_every_way_for_a_week(
         return device.turned_away
 
     assert in_virtual_time(story) == 0
-    with capsys.disabled():
-        for way, each in found.items():
-            worst, later, took = (max(one, default=0) for one in zip(*each, strict=True))
-            print(
-                f"\n{len(each)} times {way}: at most {worst} attempts a minute, {later} after"
-                f" 5 min; read again after {took:.1f} s",
-                end="",
-            )
-            assert worst <= 8
-            assert later <= 3
-            assert took <= BACK_AFTER
-        print()
+    for way, each in found.items():
+        worst, later, took = (max(one, default=0) for one in zip(*each, strict=True))
+        print(
+            f"{len(each)} times {way}: at most {worst} attempts a minute, {later} after"
+            f" 5 min; read again after {took:.1f} s"
+        )
+        assert worst <= 8
+        assert later <= 3
+        assert took <= BACK_AFTER

@@ -117,7 +117,6 @@ def test_the_memory_of_500_meters_is_flat_over_a_day(
     tmp_path: Path,
     short: bool,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     meters, hours = (60, 5) if short else (500, 24)
     monkeypatch.setattr(poller, "Bus", Wire)
@@ -139,12 +138,11 @@ def test_the_memory_of_500_meters_is_flat_over_a_day(
 
     play(story, tmp_path, NOON - MINUTE)
     settled, last = each[SETTLED - 1], each[-1]
-    with capsys.disabled():
-        rss = " ".join(f"{one.rss:.1f}" for one in each)
-        print(
-            f"\n{meters} meters, {Wire.asked} requests in {hours} h: {settled.rss:.1f} MB after"
-            f" {SETTLED} h, {last.rss:.1f} MB at the end; blocks {settled.blocks} and {last.blocks}"
-            f"\nMB each hour: {rss}"
-        )
+    rss = " ".join(f"{one.rss:.1f}" for one in each)
+    print(
+        f"{meters} meters, {Wire.asked} requests in {hours} h: {settled.rss:.1f} MB after"
+        f" {SETTLED} h, {last.rss:.1f} MB at the end; blocks {settled.blocks} and {last.blocks}"
+        f"\nMB each hour: {rss}"
+    )
     assert last.blocks <= 1.02 * settled.blocks
     assert last.rss <= settled.rss + 4
