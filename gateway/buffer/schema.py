@@ -99,8 +99,10 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cache_size = -2000")
         # Where a file cannot be opened for writing, be it for a moment, SQLite opens it for reading
-        # and never tries again.
-        connection.execute("BEGIN IMMEDIATE")
+        # and never tries again. Nothing is written for this.
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute("BEGIN")
+        connection.execute(f"PRAGMA user_version = {version}")
         connection.execute("ROLLBACK")
     except BaseException:
         connection.close()

@@ -219,3 +219,24 @@ async def test_a_call_that_fails_loses_nothing_that_was_acknowledged(
         for one in commit.readings:
             assert rows[one.key.meter_id, one.stamp] == one.value
     await store.close()
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs Debian's strace")
+def test_a_file_that_can_only_be_read_for_a_moment_is_not_kept_open_for_reading(
+    tmp_path: Path,
+) -> None:
+    """SQLite falls back to that without a word, and every commit would fail until a restart."""
+    path = tmp_path / "readings.db"
+    answer = subprocess.run(
+        [
+            "strace", "-f", "-qq", "-o", tmp_path / "trace", "-P", path, "-e", "trace=openat",
+            "-e", "inject=openat:error=EIO:when=2",  # the first looks whether it is there
+            sys.executable, "-c", CHILD, path,
+        ],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    kept, errors, _ = json.loads(answer.stdout)
+    assert errors == ["StoreUnavailable"]
+    assert kept[:2] == ["opened", "declared"]
+    assert {*range(12)} <= {*kept}
