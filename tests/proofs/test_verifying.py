@@ -42,7 +42,7 @@ async def test_the_right_answer_is_among_the_first_three_for_every_profile_and_m
     worst: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     firsts = shown = requests = most = same = chance = 0
     missed: list[str] = []
-    for seed, profiles in ((0, PROFILES[:: 4 if short else 1]), (1, PROFILES[::9])):
+    for seed, profiles in ((0, PROFILES[:: 8 if short else 1]), (1, PROFILES[::9])):
         if seed and short:
             continue
         for profile in profiles:
@@ -67,6 +67,6 @@ async def test_the_right_answer_is_among_the_first_three_for_every_profile_and_m
     kinds = dict.fromkeys(kind for row in worst.values() for kind in row)
     places = [f"{kind} {max(row.get(kind, 0) for row in worst.values())}" for kind in kinds]
     print(f"the worst place of the right answer: {', '.join(places)}")
-    assert len(worst) >= 30
+    assert len(worst) >= (15 if short else 30)
     assert missed == []
     assert chance < 0.002 * shown
