@@ -194,7 +194,7 @@ class Committer:
         self._waiting.clear()
         self._gathered = None
         if stamps:
-            log("buffer.dropped", reason=reason, count=len(stamps), oldest=_shown(min(stamps)))
+            log("buffer.dropped", reason=reason, count=len(stamps), oldest=shown(min(stamps)))
 
     async def flush(self) -> bool:
         """Commit what there is now; False where the buffer did not take all of it."""
@@ -267,12 +267,13 @@ class Committer:
     def _say_lost(self) -> None:
         if self._oldest_lost is None:
             return
-        oldest = _shown(self._oldest_lost)
+        oldest = shown(self._oldest_lost)
         log("buffer.dropped", reason="memory", count=self._lost, oldest=oldest)
         self._lost, self._oldest_lost = 0, None
 
 
-def _shown(stamp: Instant) -> str:
+def shown(stamp: Instant) -> str:
+    """An instant as a log line shows it."""
     return f"{datetime.fromtimestamp(stamp / 1000, UTC):%FT%TZ}"
 
 

@@ -239,6 +239,14 @@ _event(
     "The clock was set by this much; everything is planned anew.",
     "Nothing to do if it happens once after a start.",
 )
+_event(
+    "clock.no_time",
+    "warning",
+    "meter values after before",
+    "The machine lost its power before it ever had the time. What this meter showed in that run is"
+    " kept, parked as no_time and never sent: it is from between these two instants.",
+    "Nothing to do; a consumption loses nothing by it. A battery for the clock prevents it.",
+)
 _event("buffer.opened", "info", "path bytes pending", "The buffer is open.", "Nothing to do.")
 _event(
     "buffer.full",

@@ -14,12 +14,13 @@ from zoneinfo import ZoneInfo
 from attrs import evolve
 
 from gateway.clock import HOUR, SECOND, STEP, Clock, Instant, Millis
-from gateway.commits import Committer, either, log_failure
+from gateway.commits import Committer, either, log_failure, shown
 from gateway.errors import StoreError
 from gateway.logbook import log
 from gateway.metering.interval import next_poll
 from gateway.metering.meter import Meter, Outcome
-from gateway.metering.reading import KeptSample, Reading, Sample, SeriesKey
+from gateway.metering.reading import NO_TIME, KeptSample, Reading, Sample, SeriesKey
+from gateway.metering.timeless import bounded
 from gateway.modbus.poller import Ask, Round
 from gateway.modbus.settings import BusSettings
 
@@ -49,6 +50,9 @@ class Shelf(Protocol):
 
     async def samples(self, meter: str | None = None) -> Sequence[tuple[int, KeptSample]]:
         """Kept samples that may still be needed, with their ids, oldest first."""
+
+    async def park_timeless(self, readings: Sequence[Reading], samples: Sequence[int]) -> None:
+        """Store readings whose boot never had the time in place of the samples with these ids."""
 
 
 async def restore(meters: Sequence[Meter], shelf: Shelf) -> None:
@@ -257,25 +261,43 @@ class BusRounds:
             if not await self._committer.flush():
                 return  # later: what is not stored has no id to restamp
             for name, meter in self._meters.items():
-                self._time_samples(meter, await self._shelf.samples(name))
+                await self._time_samples(meter, await self._shelf.samples(name))
         except StoreError:
             return  # later: what has got its time is not looked at again
         self._timed = True
 
-    def _time_samples(self, meter: Meter, kept: Sequence[tuple[int, KeptSample]]) -> None:
+    async def _time_samples(self, meter: Meter, kept: Sequence[tuple[int, KeptSample]]) -> None:
         now, boot = self._clock.now(), self._clock.boot_id
         booted = now - self._clock.boottime()
-        untimed = [
-            (id, one.sample)
-            for id, one in kept
-            if not one.sample.synchronised and one.sample.boot_id == boot
-        ]
-        if not untimed:
+        untimed = [(id, one.sample) for id, one in kept if not one.sample.synchronised]
+        strays = [(id, sample) for id, sample in untimed if sample.boot_id != boot]
+        ours = [(id, sample) for id, sample in untimed if sample.boot_id == boot]
+        before = self._reason
+        if strays:
+            await self._park_strays(meter, strays, booted)
+            before = NO_TIME
+        if not ours:
+            self._keep(meter.name, meter.advance(now, before) if strays else Outcome())
             return
-        untimed.sort(key=lambda one: one[1].boottime)
+        ours.sort(key=lambda one: one[1].boottime)
         timed = [
-            evolve(sample, at=booted + sample.boottime, synchronised=True) for _, sample in untimed
+            evolve(sample, at=booted + sample.boottime, synchronised=True) for _, sample in ours
         ]
-        self._keep(meter.name, meter.take_late(timed, now, self._reason))
-        restamped = {id: booted + sample.boottime for id, sample in untimed}
+        self._keep(meter.name, meter.take_late(timed, now, before))
+        restamped = {id: booted + sample.boottime for id, sample in ours}
         self._committer.add("", Outcome(), restamped=restamped)
+
+    async def _park_strays(
+        self, meter: Meter, strays: Sequence[tuple[int, Sample]], booted: Instant
+    ) -> None:
+        """Samples of boots that ended before they had the time will never have it."""
+        readings = meter.without_time(bounded([sample for _, sample in strays], booted))
+        await self._shelf.park_timeless(readings, [id for id, _ in strays])
+        known = meter.settled
+        if known is not None and known > booted:  # by a clock that was ahead
+            known = None
+        after = None if known is None else shown(known)
+        log(
+            "clock.no_time",
+            meter=meter.name, values=len(readings), after=after, before=shown(booted),
+        )  # fmt: skip

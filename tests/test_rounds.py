@@ -72,6 +72,7 @@ class Memory:
     def __init__(self) -> None:
         self.commits: list[Commit] = []
         self.kept: dict[int, KeptSample] = {}
+        self.parked: list[Reading] = []
         self.error: Exception | None = None
 
     async def append(self, commit: Commit) -> None:
@@ -86,6 +87,11 @@ class Memory:
 
     async def last(self) -> Mapping[SeriesKey, Reading]:
         return {r.key: r for commit in self.commits for r in commit.readings}
+
+    async def park_timeless(self, readings: Sequence[Reading], samples: Sequence[int]) -> None:
+        self.parked += readings
+        for id in samples:
+            del self.kept[id]
 
     async def states(self) -> Mapping[str, bytes]:
         return {name: state for c in self.commits for name, state in c.states.items()}
@@ -381,18 +387,40 @@ async def test_a_clock_that_is_set_during_a_round_stamps_nothing_of_it_wrongly(r
     assert [stamp for stamp, _ in house.memory.readings][:3] == [0, 5 + shift, 10 + shift]
 
 
-async def test_samples_of_another_boot_are_left_alone():
-    house = House(NOON - 10 * MINUTE, counter(5 * MINUTE))
-    other = sample(NOON - HOUR, {ENERGY: "5"})
-    stray = KeptSample(evolve(other, boot_id="boot-0", boottime=5, synchronised=False))
-    house.memory.kept[1] = stray
-    house.clock.is_synchronised = False
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_samples_of_a_boot_that_never_had_the_time_are_parked_between_their_bounds(
+    at_once: bool, expected_events: Callable[..., None], caplog: pytest.LogCaptureFixture
+):
+    expected_events("clock.no_time")
+    house = House(NOON - 2 * HOUR - SECOND, counter(5 * MINUTE))
+    async with house.running():
+        await house.clock.pass_until(NOON - 2 * HOUR + MINUTE)
+    for nth, boottime in enumerate(range(MINUTE, 12 * MINUTE, MINUTE)):
+        stray = sample(NOON - 900 * HOUR, {ENERGY: f"{1100 + nth}"})
+        stray = evolve(stray, boot_id="boot-0", boottime=boottime, synchronised=False)
+        house.memory.kept[len(house.memory.kept) + 1] = KeptSample(stray)
+    house.clock.step(2 * HOUR - 11 * MINUTE)
+    booted = house.clock.now() - house.clock.boottime()
+    again = counter(5 * MINUTE)
+    await restore([again], house.memory)
+    house.rounds = house.make([again])
+    house.clock.is_synchronised = at_once
     async with house.running():
         await house.clock.pass_(61)
+        assert bool(house.memory.parked) == at_once
         house.clock.is_synchronised = True
         await house.clock.pass_(600)
-    assert house.memory.kept[1] == stray
-    assert [stamp for stamp, _ in house.memory.readings] == [-10, -5, 0]
+    # Once an interval, at the latest instant that it can be of: the boot before this one.
+    ages = [(booted - one.stamp) // MINUTE for one in house.memory.parked]
+    assert ages == [10, 5, 0]
+    assert [str(one.value) for one in house.memory.parked] == ["1100", "1105", "1110"]
+    assert {one.held for one in house.memory.parked} == {"no_time"}
+    assert all(one.sample.synchronised for one in house.memory.kept.values())
+    (said,) = [r for r in caplog.records if getattr(r, "event", "") == "clock.no_time"]
+    assert said.__dict__["fields"]["after"] == "2026-03-10T10:00:00Z"
+    # What was missed for it is so for that reason, and what follows is not touched.
+    assert [stamp for stamp, _ in house.memory.readings] == [-120, -10, -5, 0]
+    assert {reason for _, reason in house.memory.gaps} == {"no_time"}
 
 
 async def test_samples_that_are_not_stored_yet_put_off_the_forming_of_intervals(

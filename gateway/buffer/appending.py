@@ -25,7 +25,7 @@ from gateway.buffer.rows import (
     Row,
     Table,
 )
-from gateway.buffer.spans import held
+from gateway.buffer.spans import at_first, unsettled
 from gateway.clock import Instant
 from gateway.metering.reading import Commit, Reading, Series, SeriesKey
 
@@ -112,6 +112,7 @@ class _Plan:
     def blocks(self) -> dict[int, Block]:
         """Full blocks that are to be closed now, as they will be."""
         after: dict[int, Block] = {}
+        settled = {id for _, id, _, why in self.held if not unsettled(at_first(why))}
         for _, id, _, stamp in self.places:
             number = id >> BLOCK_BITS
             block = after.get(number)
@@ -119,7 +120,7 @@ class _Plan:
                 block = after[number] = evolve(self.index.blocks.get(number, Block()))
             block.earliest = min(block.earliest, stamp)
             block.latest = max(block.latest, stamp)
-            block.open += 1
+            block.open += id not in settled
         end = (self.places[-1][1] + 1 if self.places else 0) >> BLOCK_BITS
         if not any(number < end for number in after):
             return {}
@@ -184,7 +185,7 @@ def append(
         connection.executemany(GAPS.insert, plan.gaps.values())
         change = Change(index)
         for line, id, n, why in plan.held:
-            change.mark(line, {n: id}, held(why))
+            change.mark(line, {n: id}, at_first(why))
         change.write(connection)
         _write_states(connection, commit)
         _write_samples(connection, plan)

@@ -18,9 +18,9 @@ from gateway.buffer.appending import Transaction
 from gateway.buffer.chunks import Record
 from gateway.buffer.index import Change, Index, telling_rows
 from gateway.buffer.rows import CORRECTED, ERAS
-from gateway.buffer.spans import PENDING, dropped, unsettled
+from gateway.buffer.spans import PENDING, dropped, parked, unsettled
 from gateway.clock import Instant
-from gateway.metering.reading import Correction, Series, SeriesKey
+from gateway.metering.reading import NO_TIME, Correction, Series, SeriesKey
 
 CORRECTED_ELSEWHERE = "corrected"
 """Why a value is dropped that was to go to a wrong meterID."""
@@ -113,7 +113,7 @@ def _corrected(
     if one is None or record.value != one.was or record.tag in index.flying:
         return b""
     state = index.lines[record.series].spans.state_of(record.n)
-    if state[:1] == "d":
+    if state[:1] == "d" or state == parked(NO_TIME):
         return b""
     plan.formers.append((record, state))
     if not unsettled(state):

@@ -27,7 +27,7 @@ from gateway.buffer.rows import (
     STATES,
     Row,
 )
-from gateway.buffer.spans import CONFIRMED, Run, Span, Spans, held, parked, unsettled
+from gateway.buffer.spans import CONFIRMED, Run, Span, Spans, at_first, parked, unsettled
 from gateway.buffer.views import without
 
 
@@ -246,7 +246,7 @@ class Harvest:
         if self._known is None:
             for record in self._held:
                 if record.series == line.id and not spans.state_of(record.n):
-                    spans = spans.marked([(record.n, record.n)], held(record.held), new_id)
+                    spans = spans.marked([(record.n, record.n)], at_first(record.held), new_id)
         settled = [(s.first, s.last) for s in spans if not unsettled(s.state)]
         missing = without(settled + seen.runs, line.stored)
         if missing:

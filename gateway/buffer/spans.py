@@ -13,6 +13,8 @@ from typing import Final, TypeAlias
 
 from attrs import evolve, frozen
 
+from gateway.metering.reading import NO_TIME
+
 State: TypeAlias = str
 """One letter, and after a colon its reason where it has one."""
 
@@ -33,6 +35,11 @@ def dropped(reason: str) -> State:
 def held(reason: str) -> State:
     """Pending, but it may not be sent yet."""
     return f"h:{reason}"
+
+
+def at_first(why: str) -> State:
+    """What a reading is stored as that is held for this reason; one without a time for good."""
+    return parked(why) if why == NO_TIME else held(why)
 
 
 def unsettled(state: State) -> bool:

@@ -32,6 +32,7 @@ from gateway.metering.reading import (
     Correction,
     Counts,
     Offer,
+    Reading,
     Series,
     SeriesKey,
     Settlement,
@@ -189,6 +190,11 @@ class Store(Reads):
     async def drop(self, readings: Sequence[tuple[SeriesKey, int, int]]) -> int:
         """Drop as `corrected` what waits of these readings (key, number, row id); how many."""
         return await self._run(self._drop, readings)
+
+    async def park_timeless(self, readings: Sequence[Reading], samples: Sequence[int]) -> None:
+        """Store readings whose boot never had the time, parked as `no_time`, in place of the
+        samples with these ids; all of it, or nothing. They are no news. Raises as `append`."""
+        await self._run(self._park_timeless, Commit(tuple(readings)), samples)
 
     async def release(self, keys: Iterable[SeriesKey]) -> int:
         """Let held readings of these series be sent; how many."""
@@ -420,6 +426,16 @@ class Store(Reads):
 
     def _is_full(self, error: sqlite3.Error) -> bool:
         return isinstance(schema.translated(error, self._path), StoreFull)
+
+    def _park_timeless(self, commit: Commit, samples: Sequence[int]) -> None:
+        @contextlib.contextmanager
+        def without_samples() -> Iterator[sqlite3.Connection]:
+            with self._transaction() as connection:
+                ids = [(id,) for id in samples]
+                connection.executemany("DELETE FROM samples WHERE id = ?", ids)
+                yield connection
+
+        append(self._index, commit, without_samples, past=True)
 
     def _release(self, keys: Sequence[SeriesKey]) -> int:
         change, count = settling.release(self._index, keys)

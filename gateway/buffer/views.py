@@ -19,6 +19,7 @@ from gateway.buffer.rows import DOUBTED, GAPS, SAMPLES, STATES, Table
 from gateway.buffer.spans import Run, reason_of, unsettled
 from gateway.clock import DAY, Instant
 from gateway.metering.reading import (
+    NO_TIME,
     Counts,
     KeptSample,
     RawWords,
@@ -75,6 +76,8 @@ def last(connection: sqlite3.Connection, index: Index) -> Mapping[SeriesKey, Rea
         record = chunks.one(connection, line.newest) if line.newest else None
         if record is not None and record.series == line.id:
             state = line.spans.state_of(record.n)
+            if state[:1] == "p" and reason_of(state) == NO_TIME:
+                continue  # it says nothing of where the series stands
             held = reason_of(state) if state[:1] == "h" else ""
             raw = RawWords.unpack(record.words)
             key = line.series.key

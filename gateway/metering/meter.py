@@ -21,6 +21,7 @@ from gateway.metering.counter import READS, Known, Suspect
 from gateway.metering.interval import next_boundary
 from gateway.metering.polled import PolledValues
 from gateway.metering.reading import (
+    NO_TIME,
     Gap,
     KeptSample,
     Reading,
@@ -31,6 +32,7 @@ from gateway.metering.reading import (
 from gateway.metering.register import Register
 from gateway.metering.settings import Label, MeterSettings
 from gateway.metering.source import Found, Source
+from gateway.metering.timeless import Bounded
 from gateway.metering.values import Formed, Values
 
 _VERSION: Final = 2
@@ -140,6 +142,11 @@ class Meter:
         pauses = [max(v.deadline - v.due, SECOND) // 5 for v in self._all if v.awaited(now)]
         return now + min(pauses) if pauses else None
 
+    @property
+    def settled(self) -> Instant | None:
+        """The last boundary of which it is known what became of it; None before the first."""
+        return max((v.done for v in self._all if v.done is not None), default=None)
+
     def values(self) -> Mapping[str, Shown]:
         """Each quantity as it was last read, for people to look at."""
         shown = {}
@@ -222,6 +229,26 @@ class Meter:
                 values.leap(now, formed)
         self._advance(now, reason, formed)
         return self._outcome(formed)
+
+    def without_time(self, samples: Sequence[Bounded]) -> tuple[Reading, ...]:
+        """What it showed at moments of which only bounds are known, once an interval of each boot.
+
+        Where intervals began is not known: there is no consumption, no mean and no extreme.
+        """
+        found = []
+        for values in self._all:
+            next_one: dict[str, Instant] = {}
+            for sample, latest in samples if values.send.as_ in ("counter", "last") else ():
+                if latest < next_one.get(sample.boot_id, 0):
+                    continue
+                shown = values.source.read(sample)
+                if shown is not None and shown.value is not None:
+                    next_one[sample.boot_id] = latest + values.send.every
+                    value = values.source.multiplied(shown.value)
+                    raw = sample.raw.only(values.source.registers)
+                    stamp = latest // SECOND * SECOND
+                    found.append(Reading(values.send.key, stamp, value, raw, NO_TIME))
+        return tuple(found)
 
     def accept(self, *, replaced: bool) -> Outcome:
         """A person knows better: believe the counters that are held. `replaced`: another meter

@@ -129,6 +129,12 @@ _ALL: Final = (
         "Check that the machine reaches a time server (timedatectl).",
     ),
     Reason(
+        "no_time",
+        "The machine lost its power before it ever had the time: what the meter showed then is kept"
+        " and parked, since nobody knows of which interval it is.",
+        "Nothing to do; a battery for the clock prevents it.",
+    ),
+    Reason(
         "stopped",
         "The gateway did not run, or its machine had no power.",
         "The log, or `meter-gateway events`, tells when it stopped and started.",

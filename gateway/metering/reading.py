@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from functools import cache
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from attrs import field, frozen
 
@@ -142,6 +142,10 @@ class Series:
     sender: str
 
 
+NO_TIME: Final = "no_time"
+"""Why a reading is held whose boot never had the time; its stamp is the latest it can be of."""
+
+
 @frozen
 class Reading:
     """A value for one meterID and stamp, with the raw words of its boundary."""
@@ -154,7 +158,7 @@ class Reading:
     """A consumption that is not reckoned from the reading stored before it has, behind its own
     words, those from which it is reckoned."""
     held: str = ""
-    """Why it may not be sent yet (implausible, clock, dst); empty: it may."""
+    """Why it may not be sent yet, or never (`NO_TIME`); empty: it may."""
 
 
 @frozen

@@ -24,7 +24,7 @@ ROOMS = (
 )
 GIVES = {"_gap", "Gap", "Found", "fail", "missing", "_plant", "Plant"}
 """Calls that are given a reason; so is what is called `reason`, `why` or `refusal`."""
-NAMES = {"reason", "why", "_reason", "refusal"}
+NAMES = {"reason", "why", "_reason", "refusal", "NO_TIME"}
 NOT_OURS = {"error", "zero", "drop", "jump", "asked to", "a person", "signal", "memory"}
 """Of errors, held counters and endings: `reason` in a log line."""
 

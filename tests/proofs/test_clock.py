@@ -154,6 +154,72 @@ def stepped(folder: Path, by: int, poll: str) -> Figures:
     return figures
 
 
+def never(folder: Path, boots: int) -> tuple[int, int, int]:
+    """Power cuts before the time is known, after 50 minutes each, 10 min off; then it is known.
+
+    How many values are parked, how far a stamp is behind the truth at most (ms), and how many
+    values were sent of all that.
+    """
+    found = [0, 0, 0]
+
+    async def story(world: World) -> None:
+        await world.bus("plant", {"main": ()})
+        path = world.write()
+        async with world.running(path):
+            await world.clock.at(NOON + 16 * MINUTE)
+        known = len(world.received("main"))
+        for _ in range(boots):
+            await world.clock.sleep(600)
+            world.clock.reboot()
+            world.clock.is_synchronised, world.clock.off = False, -YEAR
+            async with world.running(path):
+                await world.clock.sleep(3_000)
+        await world.clock.sleep(600)
+        world.clock.reboot()
+        back = world.clock.true()
+        async with world.running(path) as gateway:
+            await world.clock.sleep(130)
+            await synchronised(world)
+            await world.clock.sleep(1_900)
+            rows = [row async for some in gateway.store.export() for row in some]
+            counts = await gateway.store.check_counts()
+            gaps = await gateway.store.gaps()
+        assert counts.balanced
+        (parked,) = {row.state for row in rows if row.state.startswith("parked")}
+        assert parked == "parked:no_time"
+        for row in rows:
+            if row.state == parked:  # when the meter showed that
+                early = (row.stamp - n * SECOND for n in range(24 * 3600))
+                true = next(at for at in early if world.shown("main", at) <= row.value)
+                assert NOON + 16 * MINUTE < true <= row.stamp <= back
+                found[1] = max(found[1], row.stamp - true)
+        found[0] = counts.parked
+        counter, moved = world.received("main"), world.received("main-moved")
+        silent = range(NOON + 16 * MINUTE, back)
+        found[2] = len([stamp for stamp in counter if stamp in silent])
+        assert len(counter) > known
+        # What moved meanwhile is in the interval of the return: the sum is what the meter moved.
+        assert sum(moved.values()) == counter[max(moved) + QUARTER] - counter[min(moved)]
+        assert {gap.reason for gap in gaps} <= {"no_time", "no_baseline", "too_few_polls"}
+        assert world.standin.violations == []
+
+    play(story, folder, NOON - 2 * MINUTE)
+    return found[0], found[1], found[2]
+
+
+def test_what_a_meter_showed_before_a_power_cut_without_the_time_is_parked_and_never_sent(
+    tmp_path: Path, expected_events: Callable[..., None]
+) -> None:
+    expected_events("clock.unsynchronised", "clock.stepped", "clock.no_time")
+    print("\nboots without the time   parked   stamp behind the bound   sent")
+    for boots in (1, 3):
+        (folder := tmp_path / str(boots)).mkdir()
+        parked, behind, sent = never(folder, boots)
+        print(f"{boots:>22} {parked:>8} {behind / 60_000:>19.1f} min {sent:>6}")
+        assert parked == 4 * boots
+        assert sent == 0
+
+
 def test_whatever_the_clock_shows_no_stamp_is_wrong_and_no_request_early(
     tmp_path: Path, short: bool, expected_events: Callable[..., None]
 ) -> None:

@@ -94,16 +94,22 @@ class VirtualClock:
         self.off: Millis = 0
         """How far the wall clock is wrong."""
         self._loop = asyncio.get_running_loop()
+        self._booted = 0
         self._epoch = start - self.boottime()
 
+    def reboot(self) -> None:
+        """The machine starts anew, after its program has ended."""
+        self._booted += self.boottime()
+        self.boot_id = f"boot-{int(self.boot_id[5:]) + 1}"
+
     def true(self) -> Instant:
-        return self._epoch + self.boottime()
+        return self._epoch + self._booted + self.boottime()
 
     def now(self) -> Instant:
         return self.true() + self.off
 
     def boottime(self) -> Millis:
-        return int(self.monotonic() * 1000)
+        return int(self.monotonic() * 1000) - self._booted
 
     def monotonic(self) -> float:
         return self._loop.time()
