@@ -47,6 +47,7 @@ bench: env
 # What is generated from the code; a test compares.
 docs: env
 	$(BIN)/python docs/reference/events.py > docs/reference/events.md
+	$(BIN)/python docs/meters.py > docs/meters.md
 	$(BIN)/python docs/reference/missing.py > docs/reference/missing.md
 
 COMPILE := uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from gateway.cli.output import config_option, print_json
+from gateway.cli.trying import Trial, try_out
 from gateway.config import Library, UnknownProfile, find_path, own_profiles
 from gateway.errors import GatewayError
 from gateway.metering.inquiry import SERVER_ID
-from gateway.metering.profile import Computed, DeviceProfile, Identity
+from gateway.metering.profile import Computed, DeviceProfile, Identity, Kind
+from gateway.metering.quantity import QUANTITIES
 from gateway.metering.register import Register
+from gateway.modbus.settings import SerialLink
 
 
 @click.group()
@@ -21,17 +26,41 @@ def profiles() -> None:
 
 
 @profiles.command("list")
+@click.argument("words", nargs=-1)
+@click.option("--maker", help="Only those of this maker.")
+@click.option("--kind", type=click.Choice(get_args(Kind)), help="Only meters of this kind.")
+@click.option(
+    "--identity", metavar="VALUE", help="Only those that are known by this code, number or text."
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @config_option
-def list_(as_json: bool, config: str | None) -> None:
-    """List every profile: its name, and the maker, model and kind of meter."""
-    rows = [
-        {"name": p.name, "maker": p.maker, "model": p.model, "kind": p.kind}
-        for p in known_library(config).all()
+def list_(
+    words: tuple[str, ...],
+    maker: str | None,
+    kind: str | None,
+    identity: str | None,
+    as_json: bool,
+    config: str | None,
+) -> None:
+    """List every profile: its name, and the maker, model and kind of meter.
+
+    With WORDS those that have all of them in name, maker, model or what else stands on the label.
+    """
+    found = [
+        profile
+        for profile in known_library(config).all()
+        if _has(profile, words)
+        and (maker is None or maker.casefold() in profile.maker.casefold())
+        and kind in (None, profile.kind)
+        and (identity is None or _known_by(profile, identity))
     ]
+    rows = [{"name": p.name, "maker": p.maker, "model": p.model, "kind": p.kind} for p in found]
     if as_json:
         print_json(rows)
         return
+    if not rows:
+        hint = "fewer words, or `meter-gateway profiles list` for all; docs/how-to/add-a-meter.md"
+        raise GatewayError("no profile fits", hint=hint)
     rows.insert(0, {"name": "NAME", "maker": "MAKER", "model": "MODEL", "kind": "KIND"})
     widths = [max(len(row[key]) for row in rows) for key in rows[0]]
     for row in rows:
@@ -61,10 +90,51 @@ def show(name: str, as_json: bool, config: str | None) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @config_option
 def check(file: Path, config: str | None) -> None:
-    """Check the profile in FILE and explain every mistake."""
-    profile = known_library(config).check(file)
+    """Check the profile in FILE, explain every mistake, and try it on a simulated meter."""
+    library = known_library(config)
+    profile = library.check(file)
     count = len(profile.quantities())
     click.echo(f"{file} is sound: {profile.maker} {profile.model}, {count} quantities")
+    click.echo("\n".join(_tried(profile, try_out(profile, library.all()))))
+
+
+def _has(profile: DeviceProfile, words: Sequence[str]) -> bool:
+    said = " ".join((profile.name, profile.maker, profile.model, *profile.aliases)).casefold()
+    return all(word.casefold() in said for word in words)
+
+
+def _known_by(profile: DeviceProfile, shown: str) -> bool:
+    expected = (value for one in profile.identity for value in one.expected)
+    return shown.casefold() in {value.casefold() for value in expected}
+
+
+def _tried(profile: DeviceProfile, trial: Trial) -> list[str]:
+    where = f"at {trial.link.baudrate} baud" if isinstance(trial.link, SerialLink) else "over TCP"
+    requests = "1 request" if len(trial.reads) == 1 else f"{len(trial.reads)} requests"
+    lines = [
+        f"a simulated meter gives all of it {where} in {requests}, {trial.seconds * 1000:.0f} ms:",
+        "",
+    ]
+    width = max(len(quantity) for quantity, _, _ in trial.values)
+    for quantity, value, raw in trial.values:
+        words = " ".join(f"{word:04X}" for block in raw.blocks for word in block.words)
+        lines.append(f"  {quantity:<{width}}  {value:f} {QUANTITIES[quantity].unit}".rstrip())
+        lines[-1] += f"  ({words})"
+    return [*lines, "", _recognised(profile, trial)]
+
+
+def _recognised(profile: DeviceProfile, trial: Trial) -> str:
+    """What a scan makes of such a meter."""
+    others = [claim.profile.name for claim in trial.claims if claim.profile is not profile]
+    own = next((claim for claim in trial.claims if claim.profile is profile), None)
+    also = f", as well as for {', '.join(others)}" if others else ""
+    if own is None and others:
+        return f"a scan would take such a meter for {', '.join(others)}, and not for this"
+    if own is None:
+        return "a scan would not know such a meter: nothing in it says its model"
+    if own.named_by:
+        return f"a scan knows such a meter by its {own.named_by}{also}"
+    return f"a scan would take such a meter for this by its values{also}"
 
 
 def known_library(config: str | None) -> Library:
@@ -168,16 +238,23 @@ def _page(profile: DeviceProfile) -> list[str]:
     if serial.baudrate is not None:
         parts = [f"{serial.baudrate} baud", f"parity {serial.parity}", f"stop {serial.stopbits}"]
         lines.append(f"  leaves the factory with {', '.join(parts)}, unit {serial.unit}")
+    if profile.tcp.port is not None:
+        unit = "" if profile.tcp.unit is None else f", unit {profile.tcp.unit}"
+        lines.append(f"  over Ethernet: port {profile.tcp.port}{unit}")
+    if profile.aliases:
+        lines.append(f"  also: {', '.join(profile.aliases)}")
     if profile.sunspec is not None:
         lines.append(f"  SunSpec: addresses for base {profile.sunspec.bases[0]}")
     width = max(len(name) for name in ("quantity", *profile.quantities()))
-    lines.append(f"\n  {'quantity':<{width}}  function  address  type    words   scale  unit")
+    head = "function  address  type    words   scale  unit  sources"
+    lines.append(f"\n  {'quantity':<{width}}  {head}")
     for register in profile.registers:
         encoding = register.encoding
         order = encoding.word_order if register.count > 1 else ""
         lines.append(
             f"  {register.name:<{width}}  {register.function:>8}  {register.address:>7}"
-            f"  {encoding.type:<6}  {order:<6}  {f'{register.scale:f}':>5}  {register.unit}"
+            f"  {encoding.type:<6}  {order:<6}  {f'{register.scale:f}':>5}  {register.unit:<4}"
+            f"  {register.confidence}"
         )
     for total in profile.computed:
         plus = " + ".join(term.name for term in total.plus)
@@ -194,5 +271,9 @@ def _page(profile: DeviceProfile) -> list[str]:
             f"  {identity.what:<{width}}  {told_by.function:>8}  {place:>7}  {kind:<6}{means}"
         )
     lines += ["", "Sources:", *(f"  {name}: {what}" for name, what in profile.sources)]
+    conflicts = dict.fromkeys(r.conflict for r in profile.registers if r.conflict)
+    lines += [f"Conflict: {conflict}" for conflict in conflicts]
+    lines += [f"Left out: {what}: {why}" for what, why in profile.left_out]
+    lines += [f"Setting up: {step}" for step in profile.setup]
     lines += [f"Note: {note}" for note in profile.notes]
     return lines

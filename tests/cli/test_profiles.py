@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from gateway.cli.main import run
 from gateway.config import Library
 
@@ -31,6 +33,85 @@ def test_shipped_profiles_are_listed_without_a_configuration(capsys, monkeypatch
     monkeypatch.delenv("METER_GATEWAY_CONFIG", raising=False)
     assert run(["profiles", "list", "--json"]) == 0
     assert [p["name"] for p in json.loads(out(capsys))] == list(Library().names())
+
+
+def listed(capsys, *arguments: str) -> list[str]:  # type: ignore[no-untyped-def]
+    assert run(["profiles", "list", *arguments, "--json"]) == 0
+    return [profile["name"] for profile in json.loads(out(capsys))]
+
+
+def test_profiles_are_found_by_words_maker_kind_and_identity(capsys, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.delenv("METER_GATEWAY_CONFIG", raising=False)
+    assert listed(capsys, "em340") == ["carlo-gavazzi-em340"]
+    assert listed(capsys, "KEM-C") == ["carlo-gavazzi-em340"]  # by what else stands on its label
+    assert listed(capsys, "--identity", "341") == ["carlo-gavazzi-em340"]
+    assert listed(capsys, "--identity", "iem3155") == ["schneider-iem3155"]
+    assert set(listed(capsys, "--maker", "siemens", "pac")) >= {"siemens-pac2200"}
+    kinds = {kind: set(listed(capsys, "--kind", kind)) for kind in ("electricity", "heat")}
+    assert "equysis-ultra-e-f" in kinds["heat"]
+    assert not kinds["heat"] & kinds["electricity"]
+    assert listed(capsys, "em340", "siemens") == []
+
+
+def test_where_no_profile_fits_it_is_said_what_to_try(capsys, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.delenv("METER_GATEWAY_CONFIG", raising=False)
+    assert run(["profiles", "list", "no such meter"]) == 1
+    assert "no profile fits" in capsys.readouterr().err
+
+
+def test_a_sound_profile_is_tried_on_a_simulated_meter(capsys, site: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    own = tmp_path / "acme-x1.yaml"
+    own.write_text("""\
+maker: Acme
+model: X1
+kind: electricity
+sources: {manual: "a document"}
+serial: {baudrate: 19200}
+defaults: {function: 4, type: u32, sources: [manual]}
+identity:
+  - {what: model_name, function: 3, address: 10, type: string, words: 4, expected: [ACME-X1]}
+registers:
+  - {quantity: active_energy_import_total, address: 0, scale: "0.01", unit: kWh}
+  - {quantity: voltage_l1, address: 2, type: u16, scale: "0.1", unit: V}
+""")
+    assert run(["profiles", "check", str(own), "--config", str(site)]) == 0
+    shown = out(capsys)
+    assert "at 19200 baud in 1 request, " in shown
+    (volts,) = (line for line in shown.splitlines() if "voltage_l1" in line)
+    _, value, unit, words = volts.split()
+    assert unit == "V"
+    assert int(words.strip("()"), 16) == round(float(value) * 10)
+    assert "a scan knows such a meter by its model_name ACME-X1" in shown
+
+
+@pytest.mark.parametrize(
+    ("identity", "registers", "says"),
+    [
+        ("{what: model_code, address: 10, type: u16, expected: [341]}",
+         "{quantity: voltage_l1, address: 1, type: u16, unit: V}",
+         "active_energy_import_total at 0 and voltage_l1 at 1 lie across one another"),
+        ("{what: serial_number, address: 10, type: u16}",
+         "{quantity: voltage_l1, address: 2, type: u16, unit: V}",
+         "cannot be simulated: 12345678 does not fit u16"),
+    ],
+)  # fmt: skip
+def test_a_profile_that_cannot_be_so_is_refused_when_it_is_tried(  # type: ignore[no-untyped-def]
+    capsys, site: Path, tmp_path: Path, identity: str, registers: str, says: str
+) -> None:
+    own = tmp_path / "acme-x2.yaml"
+    own.write_text(f"""\
+maker: Acme
+model: X2
+kind: electricity
+sources: {{manual: "a document"}}
+defaults: {{function: 4, type: u32, sources: [manual]}}
+identity: [{identity}]
+registers:
+  - {{quantity: active_energy_import_total, address: 0, scale: "0.01", unit: kWh}}
+  - {registers}
+""")
+    assert run(["profiles", "check", str(own), "--config", str(site)]) == 1
+    assert says in capsys.readouterr().err
 
 
 def test_a_profile_is_shown_with_what_it_extends_resolved(capsys, site: Path) -> None:  # type: ignore[no-untyped-def]
