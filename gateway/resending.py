@@ -10,14 +10,18 @@ both go.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from decimal import Decimal
+from heapq import heappop, heappush
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
 from attrs import define, evolve, field, frozen
 
+from gateway.buffer.appending import Appended
 from gateway.buffer.correcting import Era
-from gateway.buffer.views import ExportRow
+from gateway.buffer.views import ExportRow, GapLine
 from gateway.clock import DAY, Instant
 from gateway.config.settings import GatewayConfig
 from gateway.energinet.limits import oldest_allowed
@@ -25,15 +29,30 @@ from gateway.errors import GatewayError
 from gateway.metering.again import (
     Again,
     ConsumptionAgain,
+    CounterAgain,
     PolledAgain,
     Stored,
+    decoded,
     from_own_words,
 )
-from gateway.metering.interval import Repeat, repeats
-from gateway.metering.reading import Commit, Correction, Reading, Sample, SeriesKey
+from gateway.metering.interval import (
+    Repeat,
+    latest_boundary,
+    previous_boundary,
+    repeats,
+    window,
+)
+from gateway.metering.reading import Commit, Correction, RawWords, Reading, Sample, SeriesKey
 from gateway.metering.settings import MeterSettings, SendSettings
 from gateway.metering.source import Source
 
+MISSING: Final = "missing"
+"""The state of a reading that there is not: its boundary was read, but nothing could be made of the
+words."""
+_MAY_BE_MENDED: Final = frozenset(
+    {"held", "not_available", "undecodable", "replaced", "no_baseline", "too_few_polls"}
+)
+"""Why a value may be missing though the meter gave its words."""
 _SETTLED: Final = {"parked:too_old": "too_old", "parked:in_future": "in_future"}
 
 
@@ -56,6 +75,8 @@ class Shelf(Protocol):
         self, keys: Collection[SeriesKey], before: Instant
     ) -> Mapping[SeriesKey, Sequence[ExportRow]]: ...
 
+    async def gaps(self, since: Instant = 0) -> Sequence[GapLine]: ...
+
     async def eras(self) -> Mapping[SeriesKey, Sequence[Era]]: ...
 
 
@@ -64,7 +85,7 @@ class Desk(Shelf, Protocol):
 
     async def correct(self, corrections: Sequence[Correction]) -> int: ...
 
-    async def append(self, commit: Commit, *, past: bool = False) -> object: ...
+    async def append(self, commit: Commit, *, past: bool = False) -> Appended: ...
 
     async def drop(self, readings: Sequence[tuple[SeriesKey, int, int]]) -> int: ...
 
@@ -87,6 +108,7 @@ class Item:
     """A stored reading, and what is to become of it."""
 
     row: ExportRow
+    """Its state is `missing` where there was none."""
     key: SeriesKey
     """Where it is to be sent."""
     now: Again
@@ -150,8 +172,10 @@ class Resending:
         async for rows in shelf.export(keys=list(ways), since=since, until=until):
             out: list[Item] = []
             for row in rows:
-                for found in ways[row.key].take(row):
-                    self._sort(ways[row.key], found, taken, out, night)
+                way = ways[row.key]
+                before = previous_boundary(row.stamp, way.send.every, self._zone)
+                for found in way.take(row, before):
+                    self._sort(way, found, taken, out, night)
             held = [row.stamp for way in ways.values() for row in way.held.values()]
             upto = min([rows[-1].stamp, *held])
             over = [item for item in night if self._is_over(item.row.stamp, upto)]
@@ -171,36 +195,36 @@ class Resending:
         out: list[Item],
         night: list[Item],
     ) -> None:
-        if found.row.state != "dropped":
+        inside = self.wish.since <= found.row.stamp < self.wish.until
+        if found.row.state != "dropped" and inside:
             item = self._item(way, found, taken)
             (night if self._repeat(found.row.stamp) else out).append(item)
 
     async def apply(self, desk: Desk, items: Sequence[Item]) -> int:
         """Let these be sent again; how many are."""
         again = [item for item in items if item.again]
+        new = [item for item in again if item.row.state == MISSING or self.wish.former]
+        readings = tuple(
+            Reading(item.key, item.row.stamp, item.now.value, item.row.raw)
+            for item in new
+            if item.now.value is not None
+        )
+        stored = 0
+        if readings:
+            stored = (await desk.append(Commit(readings), past=True)).stored
         if not self.wish.former:
-            return await desk.correct(
-                [
-                    Correction(item.key, item.row.stamp, item.row.value, item.now.value)
-                    for item in again
-                    if item.now.value is not None
-                ]
-            )
-        if again:
-            await desk.append(
-                Commit(
-                    tuple(
-                        Reading(item.key, item.row.stamp, item.now.value, item.row.raw)
-                        for item in again
-                        if item.now.value is not None
-                    )
-                ),
-                past=True,
-            )
+            corrections = [
+                Correction(item.key, item.row.stamp, item.row.value, item.now.value)
+                for item in again
+                if item.now.value is not None and item.row.state != MISSING
+            ]
+            return stored + await desk.correct(corrections)
         # What waits for the wrong meterID does not go there any more.
         moved = [item for item in items if item.again or item.now.reason == "has_own"]
-        await desk.drop([(item.row.key, item.row.n, item.row.id) for item in moved])
-        return len(again)
+        await desk.drop(
+            [(one.row.key, one.row.n, one.row.id) for one in moved if one.row.state != MISSING]
+        )
+        return stored
 
     def shares_its_stamp(self, at: Instant) -> bool:
         """May another reading be sent under the same stamp?"""
@@ -219,10 +243,18 @@ class Resending:
         ways = {}
         for key, send in sends.items():
             known = [(era.last, self._fits(era, send)) for era in eras.get(key, ())]
-            ways[key] = way = _Way(send, Source(self.meter, send.quantity), known)
+            source = Source(self.meter, send.quantity)
+            ways[key] = way = _Way(key, self.meter.name, send, source, known)
             if send.as_ == "consumption":
                 before = [_stored(row) for row in earlier.get(key, ()) if way.fits(row.n)]
-                way.moved = ConsumptionAgain(send, way.source, before)
+                way.counted = ConsumptionAgain(send, source, self._zone, before)
+            elif send.as_ == "counter":
+                way.counted = CounterAgain(send, source, self._zone)
+        for gap in await shelf.gaps(self.wish.since):
+            if gap.key in ways and gap.reason in _MAY_BE_MENDED and gap.first < self.wish.until:
+                ways[gap.key].gaps.append((gap.first, gap.last))
+        for way in ways.values():
+            way.gaps.sort()
         return ways
 
     def _fits(self, era: Era, send: SendSettings) -> bool:
@@ -266,11 +298,10 @@ class Resending:
         label = self._config.energinet.label
         longest = 0
         for way in ways.values():
-            send = way.send
-            if send.as_ in ("counter", "consumption") or bus.poll >= send.every:
-                continue
-            way.polled = PolledAgain(send, way.source, self._zone, label, bus.poll)
-            longest = max(longest, send.every)
+            if way.counted is None and bus.poll < way.send.every:
+                way.polled = PolledAgain(way.send, way.source, self._zone, label, bus.poll)
+            if way.polled is not None or way.gaps:
+                longest = max(longest, way.send.every)
         if not longest:
             return
         first, last = self.wish.since - 2 * longest, self.wish.until + 2 * longest
@@ -279,6 +310,27 @@ class Resending:
                 for sample in samples:
                     if way.polled is not None:
                         way.polled.take(sample)
+                    elif way.counted is not None:
+                        self._see_boundary(way, sample)
+        for way in ways.values():
+            if way.polled is not None:
+                for at, value in way.polled.values.items():
+                    way.see(at, value, RawWords())
+
+    def _see_boundary(self, way: _Way, sample: Sample) -> None:
+        """Words at a boundary that has no reading, though it was read."""
+        every = way.send.every
+        boundary = latest_boundary(sample.at, every, self._zone)
+        if sample.at - boundary > window(every):
+            return
+        value = decoded(way.source, sample.raw)
+        if isinstance(value, Decimal):
+            way.see(self._stamp(way, boundary), value, sample.raw.only(way.source.registers))
+
+    def _stamp(self, way: _Way, boundary: Instant) -> Instant:
+        if way.send.as_ == "counter" or self._config.energinet.label == "end":
+            return boundary
+        return previous_boundary(boundary, way.send.every, self._zone)
 
     def _item(self, way: _Way, found: _Found, taken: Collection[tuple[SeriesKey, Instant]]) -> Item:
         row, now = found.row, found.now
@@ -293,7 +345,8 @@ class Resending:
             reason = "has_own"
         if reason or now.value is None:
             return Item(row, key, evolve(now, value=None, reason=reason or now.reason))
-        return Item(row, key, now, again=moves or now.value != row.value)
+        changed = moves or row.state == MISSING or now.value != row.value
+        return Item(row, key, now, again=changed)
 
     def _repeat(self, at: Instant) -> Repeat | None:
         return next((one for one in self._repeats if one.start <= at < one.end), None)
@@ -334,41 +387,92 @@ class _Found:
 class _Way:
     """How the readings of one series are decoded."""
 
+    key: SeriesKey
+    meter: str
     send: SendSettings
     source: Source
     eras: Sequence[tuple[int, bool]]
     """Up to which number they were, or were not, what the configuration says now."""
-    moved: ConsumptionAgain | None = None
+    counted: ConsumptionAgain | CounterAgain | None = None
     polled: PolledAgain | None = None
+    gaps: list[tuple[Instant, Instant]] = field(factory=list)
+    """First and last stamps without a reading, in order, for which there may be words."""
+    doubted: dict[Instant, tuple[Decimal, RawWords]] = field(factory=dict)
+    """What is known of those, by stamp."""
+    _queue: list[Instant] = field(factory=list)
+    _newest: Instant = -(1 << 62)
+    """The stamp of the reading before."""
     held: dict[int, ExportRow] = field(factory=dict)
     """Number to reading, of those whose value depends on a later one."""
 
-    def take(self, row: ExportRow) -> Iterator[_Found]:
-        """What the next reading comes to, and what was held for it."""
+    def see(self, stamp: Instant, value: Decimal, raw: RawWords) -> None:
+        """Words for a stamp; those that came first count, where there is a gap."""
+        nth = bisect_right(self.gaps, (stamp, 1 << 62)) - 1
+        if nth < 0 or not self.gaps[nth][0] <= stamp <= self.gaps[nth][1]:
+            return
+        if stamp not in self.doubted:
+            self.doubted[stamp] = value, raw
+            heappush(self._queue, stamp)
+
+    def take(self, row: ExportRow, before: Instant) -> Iterator[_Found]:
+        """What the next reading comes to, and what was held for it; `before`: the stamp that the
+        words have that it brought along."""
+        self.doubted.pop(row.stamp, None)
         stored = _stored(row)
         if not self.fits(row.n):
             yield _Found(row, Again(stored, None, "other_kind"))
-        elif self.moved is not None:
-            self.held[row.n] = row
-            yield from self._free(self.moved.take(stored))
-        elif self.polled is not None:
+        elif self.counted is None:
+            for one in self._doubted_before(row.stamp):
+                yield self._new(Again(one, one.value))
+            if self.polled is None:
+                yield _Found(row, from_own_words(self.source, stored))
+                return
             value = self.polled.values.get(row.stamp)
             yield _Found(row, Again(stored, value, "" if value is not None else "too_few_polls"))
         else:
-            yield _Found(row, from_own_words(self.source, stored))
+            self.held[row.n] = row
+            if stored.raw.blocks:
+                own = stored.raw.before()
+                base = decoded(self.source, own)
+                if isinstance(base, Decimal) and before > self._newest:
+                    self.doubted.pop(before, None)  # these are what a reading was reckoned from
+                    self.see(before, base, own)
+                found = self.counted.take(stored, self._doubted_before(row.stamp))
+            else:
+                found = self.counted.take(stored)
+            self._newest = row.stamp
+            yield from self._free(found)
 
     def rest(self) -> Iterator[_Found]:
         """What is still held, after the last."""
-        if self.moved is not None:
-            yield from self._free(self.moved.rest())
+        if self.counted is not None:
+            yield from self._free(self.counted.rest())
+        else:
+            for one in self._doubted_before(1 << 62):
+                yield self._new(Again(one, one.value))
 
     def fits(self, n: int) -> bool:
         """Was the reading with this number what the configuration says now?"""
         return next((fits for last, fits in self.eras if n <= last), False)
 
+    def _doubted_before(self, stamp: Instant) -> list[Stored]:
+        """What is known of gaps before a stamp, in order of time; once."""
+        found = []
+        while self._queue and self._queue[0] < stamp:
+            at = heappop(self._queue)
+            if at in self.doubted:
+                found.append(Stored(0, at, *self.doubted.pop(at)))
+        return found
+
     def _free(self, found: Iterator[Again]) -> Iterator[_Found]:
         for now in found:
-            yield _Found(self.held.pop(now.stored.n), now)
+            row = self.held.pop(now.stored.n, None)
+            yield self._new(now) if row is None else _Found(row, now)
+
+    def _new(self, now: Again) -> _Found:
+        stored = now.stored
+        row = ExportRow(self.key, self.meter, stored.stamp, stored.value, MISSING, stored.raw)
+        return _Found(row, now)
 
 
 def _stored(row: ExportRow) -> Stored:

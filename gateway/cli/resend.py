@@ -21,7 +21,7 @@ from gateway.control import NotRunning, ask, socket_path
 from gateway.energinet.batch import number, stamp_text
 from gateway.errors import GatewayError
 from gateway.metering.again import REASONS
-from gateway.resending import Digest, Item, Resending, Wish
+from gateway.resending import MISSING, Digest, Item, Resending, Wish
 
 _SHOWN: Final = 20
 """Rows of the table; `--json` has all of them."""
@@ -115,7 +115,8 @@ class _Row:
 
     meter_id: str
     at: Instant
-    sent: str
+    sent: str | None
+    """None: nothing, there was no reading."""
     now: str
     state: str
 
@@ -170,7 +171,8 @@ class _Found:
         one.first = row.stamp if one.first is None else min(one.first, row.stamp)
         one.last = row.stamp if one.last is None else max(one.last, row.stamp)
         now = number(item.now.value)
-        shown = _Row(item.key.meter_id, row.stamp, number(row.value), now, row.state)
+        sent = None if row.state == MISSING else number(row.value)
+        shown = _Row(item.key.meter_id, row.stamp, sent, now, row.state)
         zone, timestamps = ZoneInfo(settings.timezone), settings.energinet.timestamps
         one.bytes += len(stamp_text(row.stamp, zone, timestamps)) + len(now) + _AROUND
         if self.all_of_it or len(self.head) < _SHOWN // 2:
@@ -286,7 +288,7 @@ def _text(view: dict[str, Any], zone: ZoneInfo, settings: GatewayConfig) -> str:
         half = 1 + _SHOWN // 2
         if total > len(rows):
             shown.insert(half, f"… {total - len(rows)} more (all of them: --json) …")
-        if any(row["state"] != "confirmed" for row in rows):
+        if any(row["state"] not in ("confirmed", MISSING) for row in rows):
             shown.append("(in brackets: not confirmed by Energinet yet)")
         lines += [*shown, ""]
     for one in view["series"]:
@@ -304,8 +306,10 @@ def _text(view: dict[str, Any], zone: ZoneInfo, settings: GatewayConfig) -> str:
     return "\n".join(lines)
 
 
-def _cells(row: dict[str, str]) -> tuple[str, str, str, str]:
+def _cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
     sent = row["sent"] if row["state"] == "confirmed" else f"({row['sent']})"
+    if row["sent"] is None:
+        sent = "missing"
     return row["time"], row["meterID"], sent, row["now"]
 
 

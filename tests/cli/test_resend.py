@@ -103,7 +103,7 @@ class Place:
                 meter.take(Sample("main", at + 20, "boot", at, raw), at),
             ):
                 states = {} if outcome.state is None else {"main": outcome.state}
-                await store.append(Commit(outcome.readings, outcome.gaps, states=states))
+                await store.append(Commit(outcome.readings, outcome.gaps, outcome.samples, states))
         await store.close()
 
     def send(self) -> None:
@@ -185,6 +185,25 @@ def test_a_wrong_word_order_is_shown_sent_again_and_known(place: Place) -> None:
         "corrected": "",
     }  # fmt: skip
     assert "655360  confirmed" in place.resend("--history").stdout
+
+
+def test_what_nothing_could_be_made_of_is_sent_too(place: Place) -> None:
+    """The words of most hours are no number of the wrong type: those values are missing."""
+    place.write()
+    wrong = PROFILE.replace("u32", "bcd32").replace("ORDER", "big")
+    (place.folder / "profiles" / "t1.yaml").write_text(wrong)
+    asyncio.run(place.fill(0, 25))
+    missing = 25 + 24 - place.counts()["stored"]
+    place.write()
+    asyncio.run(place.fill(25))
+    assert place.resend("--from", "2020-01-01").stdout.split()[4:8][2] == "missing"
+    view = place.looked("--yes")
+    assert [row["sent"] for row in view["values"]].count(None) >= missing > 10
+    assert view["sent_again"] == len(view["values"])
+    place.send()
+    assert place.received("111") == TRUE_COUNTER
+    assert place.received("222") == TRUE_MOVED
+    assert place.looked()["values"] == []
 
 
 def test_only_the_range_is_sent_and_only_what_changed(place: Place) -> None:

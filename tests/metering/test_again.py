@@ -14,6 +14,7 @@ from gateway.clock import HOUR, MINUTE, Instant
 from gateway.metering.again import (
     Again,
     ConsumptionAgain,
+    CounterAgain,
     PolledAgain,
     Stored,
     from_own_words,
@@ -29,6 +30,7 @@ from tests.metering.samples import (
     KEY,
     PROFILE,
     UTC,
+    energy,
     meter,
     sample,
     send,
@@ -69,7 +71,7 @@ def again(
     earlier: Sequence[Stored] = (),
 ) -> list[Again]:
     """All of a consumption."""
-    moved = ConsumptionAgain(one or send(), by, earlier)
+    moved = ConsumptionAgain(one or send(), by, UTC, earlier)
     found = [each for reading in stored for each in moved.take(reading)]
     return [*found, *moved.rest()]
 
@@ -127,6 +129,50 @@ def test_parts_of_a_gap_are_divided_again():
     assert len(found) == 5
     assert sum(Decimal(value) for value in values(found)) == 10
     assert values(found)[1:4] == ["2.333", "2.333", "2.334"]
+
+
+# ---------------------------------------------------------- boundaries that nothing was made of
+
+
+def doubted(*shown: tuple[int, str]) -> list[Stored]:
+    """Words that were kept, by hour."""
+    return [Stored(0, NOON + hour * HOUR, Decimal(0), energy(NOON, kwh).raw) for hour, kwh in shown]
+
+
+def test_a_boundary_of_whose_words_nothing_was_made_gets_its_value():
+    shelf = Shelf()
+    at_hours(meter(send()), shelf, "10", "11", None, None, "16")
+    first, last = of(shelf)
+    moved = ConsumptionAgain(send(), source(), UTC)
+    assert values(list(moved.take(first))) == ["1"]
+    found = list(moved.take(last, doubted((1, "12.5"), (2, "14"))))
+    assert values(found) == ["1.5", "1.5", "2"]
+    counter = CounterAgain(send("counter"), source(), UTC)
+    assert values(list(counter.take(last, doubted((1, "12.5"), (2, "14"))))) == ["12.5", "14", "16"]
+
+
+@pytest.mark.parametrize("kwh", ["0", "9", "17", "42949672.95"])
+def test_words_that_do_not_fit_what_comes_before_and_after_are_a_bad_read_still(kwh):
+    shelf = Shelf()
+    at_hours(meter(send()), shelf, "10", "11", None, "16")
+    first, last = of(shelf)
+    moved = ConsumptionAgain(send(), source(), UTC)
+    list(moved.take(first))
+    assert values(list(moved.take(last, doubted((1, kwh))))) == ["5"]
+    counter = CounterAgain(send("counter"), source(), UTC)
+    list(counter.take(first))
+    assert values(list(counter.take(last, doubted((1, kwh))))) == ["16"]
+
+
+def test_where_a_reading_between_is_lost_only_what_follows_at_once_is_reckoned():
+    shelf = Shelf()
+    at_hours(meter(send()), shelf, "10", "11", "12", None, None, "16", "18")
+    first, _, third, fourth = of(shelf)
+    moved = ConsumptionAgain(send(), source(), UTC)
+    list(moved.take(first))
+    found = list(moved.take(third, doubted((2, "13"), (3, "14"))))
+    assert values(found) == ["1", "2"]
+    assert values(list(moved.take(fourth))) == ["2"]
 
 
 # --------------------------------------------------------------------------- what cannot be told
