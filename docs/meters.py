@@ -214,7 +214,7 @@ def _comparison(profiles: tuple[DeviceProfile, ...]) -> Iterator[str]:
             rows.append(f"| {profile.name} | {' | '.join(cells)} |\n")
     yield (
         "What independent sources say of the energy imported and exported and of the power, held\n"
-        f"against one another: {len(rows)} models, {agree} agreements, {differ} conflicts. A\n"
+        f"against one another: {len(rows)} models, {agree} agreements, {differ} differences. A\n"
         "place is function, address from 0, type and scale to kWh or W.\n\n"
     )
     yield "| Profile | Import | Export | Power |\n|---|---|---|---|\n"
@@ -226,8 +226,10 @@ def _cell(groups: list[tuple[str, list[str]]]) -> str:
         ((place, sources),) = groups
         return f"agree: {', '.join(sources)}: {place}"
     said = "; ".join(f"{', '.join(sources)}: {place}" for place, sources in groups)
-    alike = len({place.partition(" ")[2] for place, _ in groups}) == 1
-    return f"**function differs**: {said}" if alike else f"**conflict**: {said}"
+    if len({place.partition(" ")[2] for place, _ in groups}) == 1:
+        return f"**function differs**: {said}"
+    unsigned = {re.sub(r" s(\d\d)", r" u\1", place) for place, _ in groups}
+    return f"**sign differs**: {said}" if len(unsigned) == 1 else f"**conflict**: {said}"
 
 
 if __name__ == "__main__":
