@@ -346,10 +346,10 @@ async def test_a_meter_that_says_its_model_is_taken_for_that_and_nothing_else() 
         else:
             assert not any(claim.named_by for claim in found), (profile.name, names)
             assert profile.name in names or not names, (profile.name, names)
-            for other in found:  # what looks like it reads the same registers
+            for other in found:  # what looks like it has its map
                 its = {(r.function, r.address, r.count) for r in other.profile.everything()}
                 mine = {(r.function, r.address, r.count) for r in profile.everything()}
-                assert its == mine, (profile.name, other.profile.name)
+                assert its <= mine or its >= mine, (profile.name, other.profile.name)
 
 
 def test_a_serial_number_is_shown_as_it_is_written() -> None:
