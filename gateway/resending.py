@@ -42,7 +42,15 @@ from gateway.metering.interval import (
     repeats,
     window,
 )
-from gateway.metering.reading import Commit, Correction, RawWords, Reading, Sample, SeriesKey
+from gateway.metering.reading import (
+    NO_TIME,
+    Commit,
+    Correction,
+    RawWords,
+    Reading,
+    Sample,
+    SeriesKey,
+)
 from gateway.metering.settings import MeterSettings, SendSettings
 from gateway.metering.source import Source
 
@@ -53,7 +61,7 @@ _MAY_BE_MENDED: Final = frozenset(
     {"held", "not_available", "undecodable", "replaced", "no_baseline", "too_few_polls"}
 )
 """Why a value may be missing though the meter gave its words."""
-_SETTLED: Final = {"parked:too_old": "too_old", "parked:in_future": "in_future"}
+_SETTLED: Final = {f"parked:{reason}": reason for reason in ("too_old", "in_future", NO_TIME)}
 
 
 class Shelf(Protocol):
@@ -243,9 +251,9 @@ class Resending:
         ways = {}
         for key, send in sends.items():
             known = [(era.last, self._fits(era, send)) for era in eras.get(key, ())]
-            source = Source(self.meter, send.quantity)
+            source = Source(self.meter, send.measured)
             ways[key] = way = _Way(key, self.meter.name, send, source, known)
-            if send.as_ == "consumption":
+            if send.as_ == "consumption" and not send.integrates:
                 before = [_stored(row) for row in earlier.get(key, ()) if way.fits(row.n)]
                 way.counted = ConsumptionAgain(send, source, self._zone, before)
             elif send.as_ == "counter":
@@ -298,7 +306,7 @@ class Resending:
         label = self._config.energinet.label
         longest = 0
         for way in ways.values():
-            if way.counted is None and bus.poll < way.send.every:
+            if way.counted is None and (bus.poll < way.send.every or way.send.integrates):
                 way.polled = PolledAgain(way.send, way.source, self._zone, label, bus.poll)
             if way.polled is not None or way.gaps:
                 longest = max(longest, way.send.every)
@@ -374,7 +382,7 @@ class Resending:
         return item.row.key, at - repeat.length if at >= repeat.turn else at
 
 
-_NEVER: Final = frozenset({"too_old", "in_future", "has_own", "other_kind"})
+_NEVER: Final = frozenset({"too_old", "in_future", NO_TIME, "has_own", "other_kind"})
 
 
 @frozen

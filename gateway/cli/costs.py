@@ -188,7 +188,7 @@ def _round(
 
 
 def _registers(meter: MeterSettings, send: Iterable[SendSettings]) -> tuple[Register, ...]:
-    needed = (register for entry in send for register in meter.profile.needs(entry.quantity))
+    needed = (register for entry in send for register in meter.profile.needs(entry.measured))
     return tuple(dict.fromkeys(needed))
 
 

@@ -51,7 +51,7 @@ def read(meter: str, once: bool, as_json: bool, raw: bool, config: str | None) -
     LOGGER.addHandler(heard := _Heard(quiet=live))
     try:
         if live:
-            sent = {s.quantity for m in settings.meters if m.name == meter for s in m.send}
+            sent = {s.measured for m in settings.meters if m.name == meter for s in m.send}
             _live(look, sent, raw=raw)
             return
         view = look()

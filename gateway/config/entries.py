@@ -25,7 +25,7 @@ from gateway.config.values import (
 )
 from gateway.energinet.settings import SenderSettings
 from gateway.metering.profile import DeviceProfile
-from gateway.metering.quantity import QUANTITIES
+from gateway.metering.quantity import QUANTITIES, integrand
 from gateway.metering.reading import AS, As, SeriesKey
 from gateway.metering.settings import GapRule, SendSettings
 
@@ -117,7 +117,10 @@ def read_send(
     profile: DeviceProfile | None,
     sender: SenderSettings | None,
     draft: Draft | None,
+    *,
+    integrate: bool,
 ) -> tuple[SendSettings, ...]:
+    """`integrate`: what the meter has no counter for is made of its power or flow."""
     node = fields.node("send")
     if node is None:
         fields.missing("send", 'send:  - {meterID: "…", quantity: active_energy_import_total}')
@@ -132,9 +135,13 @@ def read_send(
             fields.spoil("send")
             continue
         inner = Fields(of.report, body, "an entry of send", keys.SEND, elsewhere=keys.BELONGS)
-        found.append(_entry(of, inner, profile, sender, draft))
+        found.append(_entry(of, inner, profile, sender, draft, integrate=integrate))
         if not inner.sound(*keys.SEND):
             fields.spoil("send")
+    useless = integrate and not any(send.integrates for send in found)
+    if useless and profile is not None and fields.sound("send"):
+        message = "integrate: it has no effect: the meter has a counter for all that is sent"
+        of.report.warning(fields.at_value("integrate"), message, "leave it out")
     return tuple(found)
 
 
@@ -144,13 +151,18 @@ def _entry(
     profile: DeviceProfile | None,
     sender: SenderSettings | None,
     draft: Draft | None,
+    *,
+    integrate: bool,
 ) -> SendSettings:
     own = inner.require("meterID", meter_id, "", example='meterID: "7777777777"')
     quantity = inner.require("quantity", text, "", example="quantity: active_energy_import_total")
     if inner.sound("meterID") and re.fullmatch(r"[0-9]+\.[0-9]+|[0-9.]+[eE]\+?[0-9]+|.* .*", own):
         message = f"meterID: {quoted(own)} is sent exactly as it stands here"
         of.report.warning(inner.at_value("meterID"), message, "compare it with Energinet's")
-    _check_quantity(inner, quantity, profile)
+    known = profile.quantities() if profile is not None else ()
+    power = integrand(quantity, known) if quantity not in known else ""
+    if not (integrate and power):
+        _check_quantity(inner, quantity, profile, power)
     every = inner.get("every", interval, of.defaults.every or 0)
     as_ = inner.get("as", kind_of_value, of.defaults.as_)
     gap: GapRule = inner.get("gap", choice("return", "spread", "skip"), of.defaults.gap)
@@ -160,10 +172,16 @@ def _entry(
             if key in of.defaults.sound:
                 of.missing.setdefault(key, []).append(inner)
     _check_as(inner, quantity, as_)
-    if "gap" in inner and as_ not in ("consumption", None):
-        message = f"gap: it has no effect on {as_}, only on consumption"
+    integrates = power if integrate else ""
+    if integrates and as_ not in ("consumption", None) and inner.sound("as"):
+        message = f"as: {as_} of what is integrated: only a consumption can be made of {power}"
+        at = "as" if "as" in inner else "quantity"
+        inner.error(at, message, "as: consumption")
+    if "gap" in inner and (integrates or as_ not in ("consumption", None)):
+        what = "what is integrated" if integrates else as_
+        message = f"gap: it has no effect on {what}, only on consumption of a counter"
         of.report.warning(inner.at_value("gap"), message)
-    if draft is not None and as_ in _SUMMARIES and 0 < every < draft.settings.poll:
+    if draft is not None and (as_ in _SUMMARIES or integrates) and 0 < every < draft.settings.poll:
         poll = show_duration(draft.settings.poll)
         message = (
             f"{as_}: the bus is polled every {poll}, less often than every {show_duration(every)}"
@@ -178,10 +196,13 @@ def _entry(
             message = f"meterID {quoted(own)} stands twice in {where}"
             inner.error("meterID", message, "each value has a meterID of its own", first=first)
     own_sender = sender.name if sender is not None else ""
-    return SendSettings(key_, quantity, as_ or "last", every or DAY, own_sender, gap)
+    return SendSettings(key_, quantity, as_ or "last", every or DAY, own_sender, gap, integrates)
 
 
-def _check_quantity(inner: Fields, quantity: str, profile: DeviceProfile | None) -> None:
+def _check_quantity(
+    inner: Fields, quantity: str, profile: DeviceProfile | None, power: str
+) -> None:
+    """`power`: what it could be integrated of."""
     if not inner.sound("quantity") or profile is None:
         return
     known = profile.quantities()
@@ -194,6 +215,8 @@ def _check_quantity(inner: Fields, quantity: str, profile: DeviceProfile | None)
         hint = listing if len(known) > 5 else f"it has {', '.join(known)}"
         if why := profile.why_not(quantity):
             message += f": {why}"
+        if power:
+            hint = f"`integrate: true` on the meter makes it of {power}"
     else:
         message = f"quantity: {quoted(quantity)} is not a quantity"
         # Whoever leaves out a word hardly means import minus export, which is no counter.

@@ -21,7 +21,7 @@ TCP: Final = ("tcp", "disconnect", "tls")
 TLS: Final = ("ca", "certificate", "key")
 METER: Final = (
     "name", "bus", "unit", "profile", "sender", "import", "multiplier", "serial_number",
-    "max_power", "send",
+    "max_power", "integrate", "send",
 )  # fmt: skip
 SEND: Final = ("meterID", "quantity", "as", "every", "gap")
 BUFFER: Final = ("path", "keep", "max_size")

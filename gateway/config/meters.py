@@ -15,6 +15,7 @@ from gateway.config.library import UnknownProfile
 from gateway.config.measures import power
 from gateway.config.report import Report, Span, did_you_mean, quoted
 from gateway.config.values import (
+    boolean,
     decimal,
     integer,
     listed,
@@ -80,7 +81,9 @@ def _meter(of: Rest, fields: Fields) -> tuple[MeterSettings | None, str]:
     unit = fields.require("unit", units, 1, example="unit: 1, the meter's address on the bus")
     profile = _profile(of, fields)
     sender = _sender(of, fields, own)
-    send = read_send(of, fields, profile, sender, draft)
+    send = read_send(
+        of, fields, profile, sender, draft, integrate=fields.get("integrate", boolean, False)
+    )
     meter = MeterSettings(
         name=own,
         bus=bus,

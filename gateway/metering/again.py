@@ -60,6 +60,7 @@ REASONS: Final = {
     "too_few_polls": "fewer than 80 % of the interval's polls are stored",
     "too_old": "older than five years: Energinet does not take it",
     "in_future": "it lies in the future",
+    "no_time": "nobody knows of which time it is",
     "other_kind": "stored when the configuration sent something else under this meterID",
     "has_own": "the right meterID has a value of its own for that time",
 }

@@ -86,13 +86,13 @@ class Meter:
         self.settings = settings
         self.name = settings.name
         self._measured: dict[str, _Measured] = {}
-        for quantity in dict.fromkeys(send.quantity for send in settings.send):
+        for quantity in dict.fromkeys(send.measured for send in settings.send):
             source = Source(settings, quantity)
             counters, polled = [], []
             for send in settings.send:
-                if send.quantity != quantity:
+                if send.measured != quantity:
                     continue
-                if send.as_ in ("counter", "consumption"):
+                if send.as_ in ("counter", "consumption") and not send.integrates:
                     counters.append(CounterValues(send, source, zone, label))
                 else:
                     polled.append(PolledValues(send, source, zone, label, poll))

@@ -1,4 +1,5 @@
-"""`mean`, `minimum`, `maximum` and `last`: what the polls of an interval come to."""
+"""`mean`, `minimum`, `maximum` and `last`: what the polls of an interval come to; and a consumption
+that is their integral, where a meter has no counter for it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from decimal import Context, Decimal
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from gateway.clock import Instant, Millis
+from gateway.clock import HOUR, Instant, Millis
+from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import Reading, Sample
 from gateway.metering.register import EXACT, plain
 from gateway.metering.settings import Label, SendSettings
@@ -17,7 +19,7 @@ _TWELVE_DIGITS: Final = Context(prec=12)
 
 
 class PolledValues(Values):
-    """`mean`, `minimum`, `maximum` and `last`, over the polls of each interval."""
+    """`mean`, `minimum`, `maximum`, `last` and integrals, over the polls of each interval."""
 
     def __init__(
         self, send: SendSettings, source: Source, zone: ZoneInfo, label: Label, poll: Millis
@@ -55,7 +57,7 @@ class PolledValues(Values):
             self._gap("too_few_polls", formed)
         else:
             value = self.source.multiplied(self._summary(polls))
-            if self.send.as_ == "mean":
+            if self.send.as_ in ("mean", "consumption"):
                 value = plain(_TWELVE_DIGITS.plus(value))
             raw = self._sample.raw.only(self.source.registers)
             formed.readings.append(Reading(self.send.key, self._stamp(), value, raw))
@@ -92,7 +94,19 @@ class PolledValues(Values):
                 return max(polls)
             case "last":
                 return polls[-1]
+            case "consumption":
+                assert self.done is not None
+                return integral(polls, self.due - self.done, self.send)
         return mean(polls)
+
+
+def integral(polls: list[Decimal], span: Millis, send: SendSettings) -> Decimal:
+    """What a power (W, var) or flow (m³/h) comes to over `span`, in kWh, kvarh or m³: its mean
+    times that. Of one that runs both ways, the way that is sent."""
+    way = -1 if "_export_" in send.quantity and "_export_" not in send.integrates else 1
+    total = sum((max(Decimal(0), way * poll) for poll in polls), Decimal(0))
+    units = HOUR * (1 if QUANTITIES[send.integrates].unit == "m³/h" else 1000)
+    return _TWELVE_DIGITS.divide(EXACT.multiply(total, Decimal(span)), Decimal(units * len(polls)))
 
 
 def mean(values: list[Decimal]) -> Decimal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from attrs import frozen
 
 UNITS = ("kWh", "kvarh", "kVAh", "W", "var", "VA", "V", "A", "Hz", "m³", "m³/h", "°C", "K", "")
@@ -71,3 +73,17 @@ def _all() -> dict[str, Quantity]:
 
 
 QUANTITIES: dict[str, Quantity] = _all()
+
+
+def integrand(counter: str, known: Collection[str]) -> str:
+    """The power or flow of which a counter is the integral, among what is known; empty: none is.
+
+    Of a power that runs both ways the import is what is above zero, the export what is below.
+    """
+    candidates = {"heat_energy_total": ["thermal_power"], "volume_total": ["flow"]}
+    for kind in ("active", "reactive"):
+        for way in ("import", "export"):
+            for part in ("total", *_PHASES):
+                powers = [f"{kind}_power_{way}_{part}", f"{kind}_power_{part}"]
+                candidates[f"{kind}_energy_{way}_{part}"] = powers
+    return next((power for power in candidates.get(counter, ()) if power in known), "")

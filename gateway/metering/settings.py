@@ -25,6 +25,14 @@ class SendSettings:
     every: Millis
     sender: str
     gap: GapRule = "return"
+    integrates: str = ""
+    """The power or flow that is summed up over each interval, where the meter has no counter of
+    the quantity; empty: it has."""
+
+    @property
+    def measured(self) -> str:
+        """What is read of the meter for it."""
+        return self.integrates or self.quantity
 
 
 @frozen
