@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from attrs import field, frozen
 
 from gateway.clock import Instant, Millis
+from gateway.energinet.limits import MAX_COMMAS
 
 
 class Row(Enum):
@@ -42,6 +43,9 @@ class Row(Enum):
     SERVER = "server"
     """1xx, 5xx, anything that is no status, and no answer at all."""
 
+
+_LONG_ID: Final = 256
+"""Bits of a meterID that is a number; `str` takes long for those of thousands of digits."""
 
 VerdictKind: TypeAlias = Literal["confirmed", "missing", "short", "refused"]
 
@@ -112,6 +116,8 @@ def read_answer(
 
 
 def _list(body: bytes) -> list[object] | None:
+    if body.count(b",") > MAX_COMMAS:
+        return None
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):  # not JSON, not UTF-8, a number of 5,000 digits, too deep
@@ -129,7 +135,7 @@ def _verdicts(entries: list[object], sent: Mapping[str, int]) -> dict[str, Verdi
         meter_id, status = entry.get("meterID"), entry.get("status")
         count = entry.get("number_of_values")
         if isinstance(meter_id, int) and not isinstance(meter_id, bool):
-            meter_id = str(meter_id)  # JSON allows it fewer digits than `str` does
+            meter_id = str(meter_id) if meter_id.bit_length() < _LONG_ID else None
         if not isinstance(meter_id, str) or meter_id not in sent:
             continue
         if not (_is_integer(status) and _is_integer(count)):

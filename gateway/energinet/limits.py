@@ -31,6 +31,10 @@ SMALLEST_BODY: Final = 16_000
 MAX_ANSWER: Final = 1 << 20
 """Our own: bytes of an answer that are read."""
 
+MAX_COMMAS: Final = 50_000
+"""Our own: in an answer to the largest body of single values there are a third of them. To read
+many more would take so long that meters wait for it."""
+
 
 def oldest_allowed(now: Instant) -> Instant:
     """The earliest stamp that may still be sent: five calendar years back."""

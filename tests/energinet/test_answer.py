@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.energinet.answer import Row, read_answer, row_of
+from gateway.energinet.limits import MAX_COMMAS
 
 SENT = {"77": 2, "0077": 1}
 
@@ -52,6 +53,15 @@ def test_an_entry_confirms_only_what_it_says(entries: object, kind: str) -> None
 def test_an_identifier_with_zeros_in_front_is_not_its_number() -> None:
     assert verdict([entry(77, count=1)], "0077") == "missing"
     assert verdict([entry("0077", count=1)], "0077") == "confirmed"
+
+
+def test_more_than_an_answer_can_have_is_not_read_at_all() -> None:
+    filled = [entry("77"), *[{}] * (MAX_COMMAS - 3)]
+    body = json.dumps(filled, separators=(",", ":")).encode()
+    assert read_answer(200, {}, body, SENT).row is Row.LIST
+    assert read_answer(200, {}, body[:-1] + b",1]", SENT).row is Row.LIST
+    assert read_answer(200, {}, body[:-1] + b",1,1]", SENT).row is Row.UNREADABLE
+    assert verdict([entry(10**200)]) == "missing"
 
 
 @pytest.mark.parametrize(
