@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from gateway.buffer import schema, views
+from gateway.buffer import chunks, schema, views
 from gateway.buffer.chunks import Record
 from gateway.buffer.reads import ReadOnlyStore
 from gateway.clock import DAY, HOUR, MINUTE
@@ -715,3 +715,29 @@ async def test_a_reader_does_not_hold_up_a_stop(path: Path) -> None:
 
 def test_a_mistake_of_ours_is_not_taken_for_damage(path: Path) -> None:
     assert not schema.is_damage(sqlite3.ProgrammingError("wrong number of bindings"), path)
+
+
+async def test_a_request_reads_only_what_may_wait_and_what_comes_back_is_found_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await filled(store_at(path), 2, range(100))
+    await store.settle("basement", confirmed(await take(store, 180)), b"slot")
+    await take(store)  # sees where what waits begins
+    await store.release_flight("basement")
+    read: list[int] = []
+    unpack = chunks.unpack
+
+    def counted(id: int, data: bytes) -> tuple[list[Record], bool]:
+        read.append(id)
+        return unpack(id, data)
+
+    monkeypatch.setattr(chunks, "unpack", counted)
+    assert len(await take(store)) == 20
+    assert len(read) < 20  # of 100 chunks
+    await store.release_flight("basement")
+    key = series(0).key
+    await store.settle("basement", [Settlement(key, "park_series", reason="404")], b"slot")
+    assert len(await take(store)) == 10
+    await store.settle("basement", [Settlement(key, "unpark_series")], b"slot")
+    assert len(await take(store)) == 20
+    await store.close()

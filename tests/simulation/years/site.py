@@ -1,0 +1,512 @@
+"""One gateway, its meters and Energinet, for some years: what is built, started, killed."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from zoneinfo import ZoneInfo
+
+import pytest
+from attrs import evolve
+
+from gateway.buffer.appending import Appended
+from gateway.buffer.settings import BufferSettings
+from gateway.buffer.store import Store
+from gateway.buffer.views import ExportRow
+from gateway.clock import DAY, HOUR, MINUTE, SECOND, Instant
+from gateway.config.settings import GatewayConfig
+from gateway.energinet.batch import stamp_text
+from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
+from gateway.errors import StoreFull
+from gateway.logbook import EVENTS, LOGGER, forget_repetitions
+from gateway.metering.reading import As, Commit, Counts, Series, SeriesKey
+from gateway.metering.register import Encoding, Register
+from gateway.metering.settings import GapRule, MeterSettings, SendSettings
+from gateway.modbus.settings import BusSettings, SerialLink, TcpLink
+from gateway.plant import Plant
+from gateway.rounds import restore
+from tests.simulation.years.importing import Energinet
+from tests.simulation.years.meters import Device, Place, Wire, profile
+from tests.simulation.years.oracle import Broken, Oracle, nights
+from tests.simulation.years.steps import Machine, SeldomLooking, Steps, at_once, either, wait
+
+T = TypeVar("T")
+
+ZONES = (
+    "Europe/Oslo", "Europe/Oslo", "America/New_York", "Australia/Lord_Howe", "Europe/London",
+    "America/St_Johns", "UTC", "Asia/Kathmandu",
+)  # fmt: skip
+
+
+_COUNTED = ("counter", "consumption")
+
+
+class Killed(BaseException):
+    """kill -9."""
+
+
+class FusedStore(Store):
+    """The real store in the caller's thread. It can be killed at its n-th call, and be full."""
+
+    site: Site
+    fuse: int | None = None
+    before = True
+    """Does the kill come before the work of that call, or after it?"""
+
+    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
+        if self.fuse is None:
+            return self._safely(work, *arguments)
+        self.fuse -= 1
+        if self.fuse < 0 and self.before:
+            raise Killed
+        found = self._safely(work, *arguments)
+        if isinstance(found, Appended):
+            self.site.oracle.committed(cast(Commit, arguments[0]), found.repeated)
+        if self.fuse < 0:
+            raise Killed
+        return found
+
+    async def append(self, commit: Commit) -> Appended:
+        if self.site.full:
+            raise StoreFull("no room")
+        fused = self.fuse is not None
+        found = await super().append(commit)
+        if not fused:
+            self.site.oracle.committed(commit, found.repeated)
+        return found
+
+
+class Events(logging.Handler):
+    """Counts what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.counts: Counter[str] = Counter()
+        self.lines: Counter[tuple[object, ...]] = Counter()
+        self.last: list[tuple[Instant, str, Any]] = []
+        self.true: Callable[[], Instant] = lambda: 0
+        self.said: Callable[[str, Any], None] = lambda event, fields: None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event, fields = getattr(record, "event", "?"), getattr(record, "fields", {})
+        self.counts[event] += 1
+        at = self.true()
+        about = tuple(fields.get(name) for name in ("meter", "sender", "meterID", "bus"))
+        self.lines[event, at // DAY, about] += 1
+        self.last = [*self.last[-40:], (at, event, dict(fields))]
+        self.said(event, fields)
+
+
+class Site:
+    """What there is; `years` of it are let pass by `run`."""
+
+    def __init__(self, seed: int, folder: Path, events: Events) -> None:
+        draw = self.draw = random.Random(seed)
+        self.events = events
+        self.fired: Counter[str] = Counter()
+        year = draw.choice([2022, 2024, 2026])
+        begin = datetime(year, draw.randint(1, 12), draw.randint(1, 28), tzinfo=UTC)
+        self.start_at = int(begin.timestamp() * 1000) + draw.randrange(DAY)
+        self.steps = Steps(self.start_at)
+        self.machine = Machine(self.steps)
+        self.zone_name = draw.choice(ZONES)
+        self.zone = ZoneInfo(self.zone_name)
+        self.oracle = Oracle(self.zone, draw.choice(["start", "end"]))
+        self.api = Energinet(
+            self.steps, self.machine, self.zone, random.Random(seed + 1), self._received, self._took
+        )
+        self.api.ambiguous = self._ambiguous
+        self.places = {place.name: place for place in self._places()}
+        self.wire = Wire(self.places.values(), self.steps, self.machine, random.Random(seed + 2))
+        self.wire.fired = lambda fault: self.fired.update([fault])
+        self.config = self._config(folder)
+        self.all_meters = self.config.meters
+        self.store: FusedStore
+        self.plant: Plant
+        self.up = False
+        self.full = False
+        """Is the disk?"""
+        self.story: list[tuple[Instant, str]] = []
+        self.backfilled: set[SeriesKey] = set()
+        self._others: list[Series] = []
+        self._queue: list[tuple[Instant, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        events.true = lambda: self.steps.true
+        events.said = self._said
+        self.oracle.fired = lambda fault: self.fired.update([fault])
+        self.false_holds = 0
+        self.fates: Counter[str] = Counter()
+        self._hours = 0
+
+    # -------------------------------------------------------------------------------- the plant
+
+    def _places(self) -> Iterator[Place]:
+        draw, now = self.draw, self.steps.true
+        kinds = (
+            ("main", "active_energy_import_total", "u32", "0.01", None, 2_000),
+            ("sub", "active_energy_import_total", "bcd32", "0.1", "10000", 9),
+            ("water", "volume_total", "u64", "0.001", "100000", 300),
+        )
+        for unit, (name, quantity, kind, scale, modulus, per_hour) in enumerate(kinds, start=1):
+            encoding = Encoding(kind)
+            sentinel = (1 << 16 * encoding.words) - 1
+            register = Register(
+                quantity, 3, 20 - encoding.words, encoding, Decimal(scale),
+                "m³" if quantity == "volume_total" else "kWh",
+                not_available=frozenset({sentinel}),
+                modulus=None if modulus is None else Decimal(modulus),
+            )  # fmt: skip
+            device = Device(f"{unit}000001", 0, now - DAY, per_hour, draw.randrange(1 << 30))
+            place = Place(name, unit, register, draw.random() < 0.4, device)
+            start = draw.choice([5_000, place.modulus - per_hour * draw.randint(100, 5_000)])
+            place.device = evolve(device, start=start)
+            yield place
+
+    def _config(self, folder: Path) -> GatewayConfig:
+        draw = self.draw
+        gap: GapRule = draw.choice(["return", "return", "spread", "skip"])
+        poll = draw.choice([HOUR, HOUR, HOUR, HOUR, HOUR, 30 * MINUTE])
+        sends: dict[str, tuple[As, ...]] = {
+            "main": ("consumption", draw.choice(["mean", "maximum", "last"])),
+            "sub": ("consumption", "counter"),
+            "water": (draw.choice(["counter", "consumption"]),),
+        }
+        meters = []
+        for nth, place in enumerate(self.places.values(), start=1):
+            made = profile(place.counter, serial=place.serial)
+            send = tuple(
+                SendSettings(
+                    SeriesKey("", f"{nth}00{which}"),
+                    place.counter.name if as_ in _COUNTED else "active_power_total",
+                    as_, HOUR, "basement", gap,
+                )
+                for which, as_ in enumerate(sends[place.name], start=1)
+            )  # fmt: skip
+            multiplier = Decimal(draw.choice(["1", "40", "0.5"])) if nth == 2 else Decimal(1)
+            serial = place.device.serial if place.serial and draw.random() < 0.5 else None
+            power = Decimal(100_000) if nth == 1 else None
+            meters.append(
+                MeterSettings(
+                    place.name, "riser", place.unit, made, send, multiplier, serial, power
+                )
+            )
+        link = draw.choice([TcpLink("meters"), SerialLink("/dev/ttyUSB0")])
+        senders = tuple(
+            SenderSettings(name, "", lambda name=name: Secret(name))  # type: ignore[misc]
+            for name in ("basement", "attic")
+        )
+        energinet = EnerginetSettings(
+            senders,
+            timestamps=draw.choice(["local", "local", "offset", "utc"]),
+            label=cast(Any, self.oracle.label),
+            linger=draw.choice([30 * SECOND, 3 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR]),
+            max_payload=draw.choice([500_000, 500_000, 20_000]),
+        )
+        return GatewayConfig(
+            folder / "gateway.yaml",
+            self.zone_name,
+            energinet,
+            (BusSettings("riser", link, poll=poll),),
+            tuple(meters),
+            BufferSettings(str(folder / "readings.db"), keep=400 * DAY),
+        )
+
+    # ----------------------------------------------------------------------------- its life
+
+    def start(self) -> None:
+        """The service begins."""
+        self.store = FusedStore(self.config.buffer, self.machine)
+        self.store.site = self
+        self._build()
+        opened = at_once(self.plant.open())
+        assert opened >= 0
+        self._begin()
+
+    def _build(self) -> None:
+        config = self.config
+        self.plant = Plant(config, self.store, self.machine, self.draw, self._hour)
+        for poller in self.plant.pollers.values():
+            poller._wire = poller._line.wire = self.wire
+        self.plant.uploaders = {
+            sender.name: SeldomLooking(
+                sender, config.energinet, self.store, self.api, self.machine, self.zone, self.draw
+            )
+            for sender in config.energinet.senders
+        }
+
+    def _begin(self) -> None:
+        plant, store = self.plant, self.store
+        self.oracle.configure(self.config.meters, self.places)
+        at_once(store.declare(self._series()))
+        at_once(restore(list(plant.meters.values()), store))
+        learnt = at_once(store.states())
+        for poller in plant.pollers.values():
+            poller.recall(learnt)
+        for name, rounds in plant.rounds.items():
+            self.steps.start(f"bus {name}", rounds.run())
+        self.steps.start("committer", plant.committer.run())
+        self.steps.start("schedule", self._schedule(plant))
+        for name, uploader in plant.uploaders.items():
+            self.steps.start(f"sender {name}", uploader.run())
+            uploader.poke()
+        self.up = True
+
+    def _series(self) -> list[Series]:
+        own = [one for meter in self.plant.meters.values() for one in meter.series()]
+        return [*own, *self._others]
+
+    def declare(self, series: Series) -> None:
+        """One more, of which the values come from elsewhere."""
+        self._others.append(series)
+        at_once(self.store.declare(self._series()))
+
+    def tell(self, what: str) -> None:
+        """For whoever has to find out why a number fails."""
+        self.story.append((self.steps.true, what))
+
+    async def _schedule(self, plant: Plant) -> None:
+        """The real timetable, without APScheduler's timers and the looks every two seconds."""
+        schedule = plant.schedule
+        schedule.look()
+        self._looked = (self.machine.off, self.machine.is_synchronised)
+        previous = None
+        while True:
+            table = schedule._timetable
+            now = datetime.fromtimestamp(self.machine.now() / 1000, UTC)
+            at = table.get_next_fire_time(previous, now)
+            left = at.timestamp() - self.machine.now() / 1000
+            await wait((), max(left, 0.0))
+            if self._looked != (self.machine.off, self.machine.is_synchronised):
+                self._looked = (self.machine.off, self.machine.is_synchronised)
+                schedule.look()
+                previous = None
+                continue
+            previous = at
+            table.get_next_fire_time(at, at)
+            await table.fire()
+
+    def kill(self) -> None:
+        """Gone, at whatever it was."""
+        self.steps.drop()
+        self.api.forgotten()
+        if self.up:
+            assert self.store._connection is not None
+            self.store._connection.close()
+            self.store._connection = None
+        self.up = False
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        for rounds in self.plant.rounds.values():
+            rounds.stop()
+        buses = [f"bus {name}" for name in self.plant.rounds]
+        self.steps.run(
+            self.steps.true + 1_500, over=lambda: not any(b in self.steps.tasks for b in buses)
+        )
+        at_once(self.plant.committer.flush())
+        self.steps.drop()
+        self.api.forgotten()
+        for name in self.plant.uploaders:
+            at_once(self.store.release_flight(name))
+        self.plant.committer.give_up("stopped")
+        at_once(self.store.close())
+        self.up = False
+
+    def change(self, config: GatewayConfig) -> None:
+        """Reload another configuration."""
+        self.config = config
+        if self.up:
+            self.stop()
+            self.start()
+
+    def _hour(self) -> None:
+        """The hourly work, once a day: P6."""
+        self._hours += 1
+        if self._hours % 24:
+            return
+        now = self.steps.true
+        if self._offset(now) > self._offset(now - DAY):
+            self.fired["an hour that the clock leaves out"] += 1
+        at_once(self.store.prune())
+        whole = self._hours % (24 * 30) == 0
+        self.check_counts(at_once(self.store.check_counts() if whole else self.store.counts()))
+
+    def _offset(self, at: Instant) -> timedelta:
+        offset = datetime.fromtimestamp(at / 1000, self.zone).utcoffset()
+        assert offset is not None
+        return offset
+
+    def check_counts(self, counts: Counts) -> None:
+        """Nothing that was stored has vanished."""
+        if not counts.balanced or counts.stored != self.oracle.count:
+            raise Broken(f"{self.oracle.count} were stored, but {counts}")
+
+    # -------------------------------------------------------------------------------- judging
+
+    def _received(self, sender: str, sets: list[Any], size: int) -> None:
+        """A body is under way: P11. The newest value of each meterID is in it, and all that waits
+        if there is room."""
+        uploader, now = self.plant.uploaders[sender], self.machine.now()
+        state, limit = uploader._state, uploader.status().limit
+        if size > limit - 60:
+            self.fired["more waits than a body holds"] += 1
+        if state.suspects or self.api.in_doubt or self.oracle.clock_was_wrong:
+            return
+        sent = {one["meterID"]: {stamp for stamp, _ in one["values"]} for one in sets}
+        odd = state.caps.keys() | state.probes.keys()
+        for key, row in self.oracle.rows.items():
+            newest, name = row.newest, key.meter_id
+            if row.send.sender != sender or name in odd or not row.accepted < newest <= now:
+                continue
+            line = self.store._index.by_key[key]
+            if self.oracle.ambiguous(newest) or line.spans.state_of(line.stored):
+                continue  # held, or parked alone
+            text = stamp_text(newest, self.zone, self.config.energinet.timestamps)
+            if text not in sent.get(name, ()):
+                raise Broken(f"{name}: {text} is its newest, but not in the body")
+        if odd or state.missing or size > limit - 100 or self.backfilled or self.machine.off:
+            return
+        waiting = at_once(self.store.waiting(sender))
+        if waiting and not any(nights((now - n * DAY) // DAY, self.zone) for n in range(0, 40, 4)):
+            raise Broken(f"{waiting} values wait, though there is room")
+
+    def _took(self, sets: list[Any]) -> None:
+        for one in sets:
+            row = self.oracle.rows.get(SeriesKey("", one["meterID"]))
+            if row is not None:
+                latest = max(self.api.instant(stamp) for stamp, _ in one["values"])
+                row.accepted = max(row.accepted, latest)
+
+    def _said(self, event: str, fields: Any) -> None:
+        if event == "counter.held":
+            place = self.places[fields["meter"]]
+            if self.steps.true > place.doubtful_until and not self.oracle.clock_was_wrong:
+                self.false_holds += 1
+                self.tell(f"false hold: {fields}")
+
+    def check(self) -> None:
+        """Long after the last fault: what was stored is where it should be, and right."""
+        self.check_counts(at_once(self.store.check_counts()))
+        self.oracle.check_ledger()
+        states: dict[tuple[str, Instant], tuple[Decimal, str]] = {}
+        for rows in self._export():
+            for row in rows:
+                states[row.key.meter_id, row.stamp] = row.value, row.state
+        recent = self.steps.true - self.config.energinet.linger - 2 * HOUR
+        pruned = self.steps.true - self.config.buffer.keep
+        for name, texts in self.oracle.texts(self.config.energinet.timestamps).items():
+            held = self.api.held.get(name, {})
+            for text, some in texts.items():
+                self._check_name(name, text, some, states, held.get(text), recent, pruned)
+            if held.keys() - texts.keys():
+                raise Broken(f"{name}: Energinet holds what was never stored")
+
+    def _check_name(
+        self,
+        name: str,
+        text: str,
+        some: list[tuple[Instant, Decimal]],
+        states: dict[tuple[str, Instant], tuple[Decimal, str]],
+        held: Decimal | None,
+        recent: Instant,
+        pruned: Instant,
+    ) -> None:
+        """What became of the readings that have one stamp, as it is sent."""
+        sent = []
+        for at, value in some:
+            kept, state = states.get((name, at), (value, "pruned"))
+            if state == "pruned" and at > pruned:
+                raise Broken(f"{name}: {text} is lost")
+            if kept != value:
+                raise Broken(f"{name}: {text} was stored as {value} and is {kept}")
+            if state == "pending" and at < recent:
+                raise Broken(f"{name}: {text} still waits")
+            self.fates[state] += 1
+            if state in ("confirmed", "pruned"):
+                sent.append(value)
+        if not sent:
+            return
+        if held is None:
+            raise Broken(f"{name}: {text} is confirmed, but Energinet has it not")
+        kind = self.oracle.rows[SeriesKey("", name)].send.as_
+        right = {"consumption": sum(sent), "maximum": max(sent)}.get(kind, sent[-1])
+        if kind == "mean" and len(sent) == 2:
+            if not min(sent) <= held <= max(sent):
+                raise Broken(f"{name}: {text} is {held}, of {sent}")
+        elif held != right:
+            raise Broken(f"{name}: {text} is {held}, not {right}")
+
+    def _export(self) -> Iterator[list[ExportRow]]:
+        rows = self.store.export()
+        with contextlib.suppress(StopAsyncIteration):
+            while True:
+                yield at_once(anext(rows))  # type: ignore[arg-type]
+
+    def _ambiguous(self, stamp: str) -> bool:
+        if self.config.energinet.timestamps != "local":
+            return False
+        return self.oracle.ambiguous(self.api.instant(stamp))
+
+    # ------------------------------------------------------------------------------------ time
+
+    def at(self, true: Instant, what: Callable[[], None]) -> None:
+        """Let something happen at a true instant."""
+        heapq.heappush(self._queue, (true, next(self._order), what))
+
+    def run(self, until: Instant) -> None:
+        """Let time pass."""
+        while True:
+            at = min(self._queue[0][0] if self._queue else until, until)
+            try:
+                self.steps.run(at)
+                if not self._queue or self._queue[0][0] > until:
+                    return
+                _, _, what = heapq.heappop(self._queue)
+                what()
+            except Killed:
+                self.fired["kill -9 in the buffer"] += 1
+                self.kill()
+                self.at(self.steps.true + self.draw.choice([2, 60, 3600]) * SECOND, self.revive)
+
+    def end(self) -> None:
+        """Nothing of it is left but what was counted."""
+        self.steps.drop()
+        if self.up and self.store._connection is not None:
+            self.store._connection.close()
+
+    def revive(self) -> None:
+        """Start it, if it is down."""
+        if not self.up:
+            self.start()
+
+
+@contextlib.contextmanager
+def world(events: Events, monotonic: Callable[[], float]) -> Iterator[None]:
+    """The gateway waits as `Steps` has it, and its log is counted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.rounds.either", either)
+        patch.setattr("gateway.commits.either", either)
+        patch.setattr("gateway.logbook.monotonic", monotonic)
+        level, handlers, propagate = LOGGER.level, list(LOGGER.handlers), LOGGER.propagate
+        LOGGER.setLevel(logging.INFO)
+        LOGGER.handlers[:] = [events]
+        LOGGER.propagate = False
+        forget_repetitions()
+        try:
+            yield
+        finally:
+            LOGGER.setLevel(level)
+            LOGGER.handlers[:] = handlers
+            LOGGER.propagate = propagate
+
+
+__all__ = ["EVENTS", "Site", "world"]
