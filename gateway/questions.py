@@ -48,6 +48,7 @@ class Questions:
             "send": self._send,
             "accept": self._accept,
             "resend": self._resend,
+            "parked": self._parked,
         }
 
     def leases(self) -> dict[str, Lease]:
@@ -86,7 +87,18 @@ class Questions:
     async def _resend(self, request: Request) -> Any:
         plant = self.plant()
         wish, digest = asked_again(request), str(request.get("digest"))
-        return await plant.answer(send_again(plant, self.store, self.clock, wish, digest))
+        view = await plant.answer(send_again(plant, self.store, self.clock, wish, digest))
+        if count := view["sent_again"]:
+            log("buffer.corrected", meter=wish.meter, count=count, former=wish.former or None)
+        return view
+
+    async def _parked(self, request: Request) -> Any:
+        plant = self.plant()
+        wanted = asked_of_parked(request)
+        view = await plant.answer(settle_parked(plant, self.store, wanted))
+        if wanted.discard and view["count"]:
+            log("buffer.dropped", reason="discarded", count=view["count"])
+        return view
 
     def _lend(self, request: Request) -> AbstractAsyncContextManager[str | None]:
         return self.plant().lend(str(request.get("bus")))
@@ -161,9 +173,50 @@ async def send_again(
             await uploader.take_anew(twins)
     for uploader in plant.uploaders.values():
         uploader.poke()
-    if count:
-        log("buffer.corrected", meter=wish.meter, count=count, former=wish.former or None)
     return {"sent_again": count}
+
+
+@frozen
+class Parked:
+    """What is to become of what is parked: of these meters or meterIDs, or all; for this reason,
+    or any."""
+
+    discard: bool
+    names: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def asked_of_parked(request: Request) -> Parked:
+    """What a command asks for."""
+    names = tuple(str(name) for name in request.get("names", ()))
+    return Parked(bool(request.get("discard")), names, str(request.get("reason", "")))
+
+
+async def parked_alone(config: GatewayConfig, wanted: Parked) -> dict[str, Any]:
+    """`parked retry` and `discard` without a running service."""
+    async with _plant_of_our_own(config) as (plant, store, _):
+        return await settle_parked(plant, store, wanted)
+
+
+async def settle_parked(plant: Plant, store: Store, wanted: Parked) -> dict[str, Any]:
+    """Let it be sent again, or drop it; no request goes meanwhile. Raises GatewayError."""
+    stay: Mapping[str, int] = {}
+    async with contextlib.AsyncExitStack() as between:
+        for uploader in plant.uploaders.values():
+            await between.enter_async_context(uploader.between())
+        try:
+            if wanted.discard:
+                count = await store.discard_parked(wanted.names, wanted.reason)
+            else:
+                count, stay = await store.retry_parked(wanted.names, wanted.reason)
+        except KeyError as error:
+            raise GatewayError(
+                f'no meter or meterID "{error.args[0]}" is stored',
+                hint="`meter-gateway parked list` shows what is parked",
+            ) from None
+    for uploader in plant.uploaders.values():
+        uploader.poke()
+    return {"count": count, "stay": stay}
 
 
 def asked_again(request: Request) -> Wish:

@@ -10,10 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.buffer import correcting, events, schema, settling, views
+from gateway.buffer import correcting, events, parking, schema, settling, views
 from gateway.buffer.correcting import Era, Former
 from gateway.buffer.index import Index, load
 from gateway.buffer.outbox import Offering
+from gateway.buffer.parking import ParkedRow
 from gateway.buffer.views import ExportRow, GapLine, ParkedLine
 from gateway.clock import Instant
 from gateway.errors import StoreUnavailable
@@ -82,6 +83,10 @@ class Reads:
     async def parked(self) -> Sequence[ParkedLine]:
         """What is parked, by series and reason."""
         return await self._call(lambda _, index: views.parked(index))
+
+    async def parked_rows(self) -> Sequence[ParkedRow]:
+        """Each value that is parked and there."""
+        return await self._call(lambda db, index: parking.parked_rows(db, index, index.blocks))
 
     async def parked_series(self, sender: str) -> frozenset[SeriesKey]:
         """Series of a sender that are parked as a whole."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,21 @@ from typing import Final, TypeVar
 
 from attrs import define, evolve, frozen
 
-from gateway.buffer import correcting, events, files, pruning, salvage, schema, settling, views
+from gateway.buffer import (
+    correcting,
+    events,
+    files,
+    parking,
+    pruning,
+    salvage,
+    schema,
+    settling,
+    views,
+)
 from gateway.buffer.appending import Appended, append, declare
 from gateway.buffer.index import Change, Index, load
 from gateway.buffer.outbox import Offering
+from gateway.buffer.parking import ParkedRow
 from gateway.buffer.reads import Reads
 from gateway.buffer.settings import BufferSettings
 from gateway.clock import Clock, Instant
@@ -199,6 +210,26 @@ class Store(Reads):
     async def release(self, keys: Iterable[SeriesKey]) -> int:
         """Let held readings of these series be sent; how many."""
         return await self._run(self._release, list(keys))
+
+    async def parked_rows(self) -> Sequence[ParkedRow]:
+        """Each value that is parked and there; others come in between."""
+        found: list[ParkedRow] = []
+        for some in _in_groups(await self._call(lambda _, index: sorted(index.blocks))):
+            found += await self._call(partial(parking.parked_rows, numbers=some))
+        return found
+
+    async def retry_parked(
+        self, names: Collection[str], reason: str = ""
+    ) -> tuple[int, Mapping[str, int]]:
+        """Let what is parked of these meters or meterIDs (none: of all) for this reason (empty: for
+        any) be sent again; how many, and what cannot be sent, by reason. Raises KeyError."""
+        rows = await self.parked_rows()
+        return await self._run(self._retry_parked, rows, names, reason)
+
+    async def discard_parked(self, names: Collection[str], reason: str = "") -> int:
+        """Drop it as `discarded`; how many. Raises KeyError."""
+        rows = await self.parked_rows()
+        return await self._run(self._discard_parked, rows, names, reason)
 
     async def prune(self) -> None:
         """Delete what was confirmed longer than `keep` ago, and keep within `max_size`.
@@ -439,6 +470,24 @@ class Store(Reads):
 
     def _release(self, keys: Sequence[SeriesKey]) -> int:
         change, count = settling.release(self._index, keys)
+        self._change(change)
+        return count
+
+    def _retry_parked(
+        self, rows: Sequence[ParkedRow], names: Collection[str], reason: str
+    ) -> tuple[int, Mapping[str, int]]:
+        keys = parking.chosen(self._index, names)
+        rows = parking.still(self._index, rows, keys, reason)
+        change, count, stay = parking.let_go(self._index, rows, keys, reason)
+        self._change(change)
+        return count, dict(stay)
+
+    def _discard_parked(
+        self, rows: Sequence[ParkedRow], names: Collection[str], reason: str
+    ) -> int:
+        keys = parking.chosen(self._index, names)
+        rows = parking.still(self._index, rows, keys, reason)
+        change, count = parking.give_up(self._index, rows, keys, reason)
         self._change(change)
         return count
 

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "send": ("gateway.cli.send:send", "The next request to Energinet: shown, or made now."),
     "accept": ("gateway.cli.accept:accept", "A meter that was replaced, or a counter, is right."),
     "resend": ("gateway.cli.resend:resend", "Decode again what is stored; send what was wrong."),
+    "parked": ("gateway.cli.parked:parked", "What is kept and not sent; send it, or drop it."),
     "export": ("gateway.cli.export:export", "Readings as CSV."),
     "explain": ("gateway.cli.explain:explain", "What a log event means and what to do."),
     "profiles": ("gateway.cli.profiles:profiles", "The meter models that are known."),

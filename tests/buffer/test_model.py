@@ -62,6 +62,8 @@ class Buffer(RuleBasedStateMachine):
         self.formers: list[tuple[str, int, Decimal, int]] = []
         self.flying: dict[int, tuple[str, int]] = {}
         self.parked: set[str] = set()
+        self.expired: set[tuple[str, int]] = set()
+        """Too old, or in the future: these stay parked, but where they are corrected."""
         self.slot: bytes | None = None
         self.moment = 100
         self.value = 0
@@ -178,8 +180,31 @@ class Buffer(RuleBasedStateMachine):
         for row in expected:
             self.formers.append((*row, self.values[row], self.clock.at))
             self.values[row] += self.value
+            self.expired.discard(row)
             if self.states[row] != HELD:
                 self.states[row] = PENDING
+
+    @rule(nths=st.sets(st.integers(0, METERS - 1)), give_up=st.booleans())
+    def settle_parked(self, nths: set[int], give_up: bool) -> None:
+        names = [series(nth).key.meter_id if nth % 2 else f"meter-{nth}" for nth in sorted(nths)]
+        mine = {f"{7000 + nth}" for nth in nths or range(METERS)}
+        rows = [
+            row
+            for row, state in self.states.items()
+            if row[0] in mine
+            and row not in self.flying.values()
+            and (state == PARKED or (row[0] in self.parked and state in (PENDING, HELD)))
+        ]
+        if give_up:
+            assert self.run(self.store.discard_parked(names)) == len(rows)
+            self.states.update(dict.fromkeys(rows, DROPPED))
+            return
+        never = [row for row in rows if row in self.expired]
+        count, stay = self.run(self.store.retry_parked(names))
+        assert (count, sum(stay.values())) == (len(rows) - len(never), len(never))
+        for row in set(rows) - set(never):
+            self.states[row] = HELD if self.states[row] == HELD else PENDING
+        self.parked -= mine
 
     @rule(nth=st.integers(0, METERS - 1), most=st.integers(1, 5))
     def drop(self, nth: int, most: int) -> None:
@@ -213,6 +238,7 @@ class Buffer(RuleBasedStateMachine):
         ]
         assert self.run(self.store.expire(before, after)) == len(old)
         self.states.update(dict.fromkeys(old, PARKED))
+        self.expired.update(old)
 
     @rule(later=st.integers(0, 40))
     def prune(self, later: int) -> None:
