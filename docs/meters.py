@@ -48,6 +48,10 @@ gives; **conflict**: about which sources disagree, with how it was decided below
 time that the usual quantities take on the bus at the settings as delivered, else at 9600 baud, and
 in how many requests; over Ethernet the time is that of the network.
 
+On a line all meters have one baud rate, one parity and a unit each of their own; A goes to A, B to B,
+both ends of the line have 120 ohm between them, and screen and ground are connected as the meter's
+sheet says. What a single meter wants beyond that stands below.
+
 """
 
 
@@ -103,9 +107,12 @@ def _about(profile: DeviceProfile) -> Iterator[str]:
     yield f"### {profile.name}\n"
     also = f" Also: {', '.join(profile.aliases)}." if profile.aliases else ""
     yield f"{profile.maker} {_safe(profile.model)}.{_safe(also)}\n"
-    for what, said in (("As delivered", _delivered(profile)), ("Known by", _known_by(profile))):
-        if said:
-            yield f"- {what}: {said}."
+    if delivered := _delivered(profile):
+        yield f"- As delivered: {delivered}."
+    elif not profile.why_not("serial"):
+        yield "- As delivered: no public source says; look at the display or the label."
+    if known_by := _known_by(profile):
+        yield f"- Known by: {known_by}."
     yield f"- Quantities: {_listed(profile.quantities())}."
     conflicts: dict[str, list[str]] = {}
     for register in profile.registers:
