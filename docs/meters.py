@@ -48,9 +48,9 @@ gives; **conflict**: about which sources disagree, with how it was decided below
 time that the usual quantities take on the bus at the settings as delivered, else at 9600 baud, and
 in how many requests; over Ethernet the time is that of the network.
 
-On a line all meters have one baud rate, one parity and a unit each of their own; A goes to A, B to B,
-both ends of the line have 120 ohm between them, and screen and ground are connected as the meter's
-sheet says. What a single meter wants beyond that stands below.
+On a line all meters have one baud rate and one parity, and each a unit of its own; how it is wired:
+[the serial port](how-to/install-on-a-pi.md#the-serial-port). What a meter wants beyond that
+stands below.
 
 """
 
@@ -188,19 +188,24 @@ def facts_of(name: str) -> list[Line]:
 
 def compared(name: str, quantity: str) -> list[tuple[str, list[str]]]:
     """What the sources say of a quantity of a profile, and which say the same."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for line in facts_of(name):
         if line["quantity"] != quantity:
             continue
         order = ", low word first" if line.get("word_order") == "little" else ""
-        function = f"f{line['function']} " if "function" in line else ""
         beside = f" and 10^@{line['scale_register']}" if line.get("scale_register") else ""
-        place = f"{function}@{line['address']} {line['type']}{order} × {line['scale']}{beside}"
+        place = (
+            f"f{line['function']} " if "function" in line else "",
+            f"@{line['address']} {line['type']}{order}{beside}",
+            f" × {line['scale']}" if "scale" in line else "",
+        )
         groups.setdefault(place, []).extend(line["sources"])
-    bare = {place.partition(" ")[2]: place for place in groups if place.startswith("f")}
-    for place in [each for each in groups if each in bare]:  # said without a function
-        groups[bare[place]] += groups.pop(place)
-    return list(groups.items())
+    for place in [each for each in groups if "" in each]:  # said without function or scale
+        for other in groups:
+            if other != place and all(a in ("", b) for a, b in zip(place, other, strict=True)):
+                groups[other] += groups.pop(place)
+                break
+    return [("".join(place), sources) for place, sources in groups.items()]
 
 
 def _comparison(profiles: tuple[DeviceProfile, ...]) -> Iterator[str]:
