@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Final, TypeAlias, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from gateway.errors import BadAnswer, DeviceException, MeterError, MeterTimeout
 from gateway.metering.inquiry import Inquiry, Told
@@ -248,7 +248,9 @@ class _Fit:
 
 
 def _place(register: Register) -> tuple[object, ...]:
-    return register.function, register.address, register.encoding, register.scale
+    kind = register.encoding.type.replace("u", "s")  # what is not negative is the same in both
+    encoding = evolve(register.encoding, type=kind)
+    return register.function, register.address, encoding, register.scale
 
 
 async def _looks_like(profile: DeviceProfile, witness: Witness) -> _Fit | None:

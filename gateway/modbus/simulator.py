@@ -108,7 +108,7 @@ class SimulatedMeter:
                 self._fixed[told_by.function, told_by.address] = _shown(text, told_by)
             else:
                 self._texts[told_by] = text or identity.what
-        for register in self.profile.registers:
+        for register in self._everything():
             if (scale := register.scale_register) is not None:
                 exponent = Decimal(_EXPONENTS.get(register.unit, 0))
                 self._fixed[scale.function, scale.address] = encode(exponent, scale.encoding)
@@ -185,7 +185,10 @@ class SimulatedMeter:
         if register.encoding.type in ("f32", "f64"):
             step = Decimal("0.001") if QUANTITIES.get(register.name) else Decimal(1)
             return encode((number // step) * step / factor, register.encoding)
-        return encode(Decimal(int(number / factor)), register.encoding)
+        whole = int(number / factor)
+        if register.encoding.type.startswith("u"):  # a counter goes on from 0 where it is full
+            whole %= 1 << 16 * register.count
+        return encode(Decimal(whole), register.encoding)
 
     def _number(self, name: str, at: Instant) -> Decimal:
         """A value in its canonical unit, before it becomes words."""
@@ -194,7 +197,7 @@ class SimulatedMeter:
         load = self._load(at)
         share = 1 / 3 if name.endswith(("_l1", "_l2", "_l3")) else 1.0
         way = 0.1 if "export" in name or "reverse" in name else 1.0
-        if (quantity and quantity.counter) or quantity is None:
+        if quantity is None or quantity.counter or unit == "kWh":
             energy = self._energy(at) * share * way
             if unit == "m³":
                 energy /= 50
