@@ -19,6 +19,7 @@ What each proof measured in the last whole run of `make prove`, which writes thi
 proofs are for stands in [what is promised](promises.md).
 
 """
+CUT = "**This run was cut short** (`SHORT=1`): a whole one has more trials of each.\n\n"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,10 +36,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for line in report.capstdout.splitlines():
             terminalreporter.line(f"                 {line}")
     if file := terminalreporter.config.getoption("--card"):
-        Path(file).write_text("".join(page(ended)))
+        short = terminalreporter.config.getoption("--short")
+        Path(file).write_text("".join(page(ended, short=short)))
 
 
-def page(ended: Iterable[pytest.TestReport]) -> Iterator[str]:
+def page(ended: Iterable[pytest.TestReport], *, short: bool) -> Iterator[str]:
     """The page of the docs."""
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run(
@@ -46,7 +48,7 @@ def page(ended: Iterable[pytest.TestReport]) -> Iterator[str]:
         capture_output=True, text=True, check=False,
     ).stdout.strip()  # fmt: skip
     cores, machine = os.cpu_count(), platform.machine()
-    yield HEAD
+    yield HEAD + CUT * short
     yield f"{datetime.now(UTC):%F %H:%M} UTC, commit {commit or 'unknown'}, {cores} cores of"
     yield f" {machine}, Python {platform.python_version()}.\n\n"
     yield "| Proof | Came to | Took |\n|---|---|---|\n"
