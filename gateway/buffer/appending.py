@@ -145,8 +145,8 @@ def declare(index: Index, series: Sequence[Series], transaction: Transaction) ->
     if not changed:
         return
     with transaction() as connection:
+        write_series(connection, changed)
         for line in changed:
-            write_series(connection, line)
             _write_era(connection, index.lines.get(line.id), line.series)
     for line in changed:
         known = index.lines.get(line.id)

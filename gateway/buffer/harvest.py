@@ -193,8 +193,8 @@ class Harvest:
             span_id += 1
             return span_id
 
+        write_series(connection, self._lines.values())
         for line in self._lines.values():
-            write_series(connection, line)
             lost += self._settle(line, self._seen.get(line.id, _Seen()), new_id)
             self._find_newest(connection, line)
             connection.executemany(

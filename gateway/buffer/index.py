@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from attrs import define, field, frozen
@@ -27,6 +27,7 @@ from gateway.buffer.rows import (
     Row,
     Table,
 )
+from gateway.buffer.schema import APART
 from gateway.buffer.spans import PENDING, Span, Spans, State, reason_of, runs, unsettled
 from gateway.errors import StoreDamaged
 from gateway.metering.reading import Counts, Series, SeriesKey
@@ -157,8 +158,15 @@ class Change:
                     BLOCKS.insert,
                     BLOCKS.sealed(number, block.earliest, block.latest, block.open + change),
                 )
-        for id, reason in self._parked.items():
-            write_series(connection, self._index.lines[id], parked=reason)
+        if self._parked:
+            lines = self._index.lines
+            write_series(
+                connection,
+                [
+                    Line(id, lines[id].series, lines[id].listed, reason)
+                    for id, reason in self._parked.items()
+                ],
+            )
 
     def apply(self) -> None:
         """Make it true in the index."""
@@ -327,15 +335,20 @@ def note(
     block.open += waits
 
 
-def write_series(connection: sqlite3.Connection, line: Line, *, parked: str | None = None) -> None:
-    """Write a series, twice: without its row nothing of it could be sent."""
-    s = line.series
-    row = SERIES.sealed(
-        line.id, s.key.import_name, s.key.meter_id, s.meter, s.quantity, s.as_, s.every, s.sender,
-        int(line.listed), line.parked if parked is None else parked,
-    )  # fmt: skip
-    connection.execute(SERIES.insert, row)
-    connection.execute(SERIES_COPY.insert, row)
+def write_series(connection: sqlite3.Connection, lines: Collection[Line]) -> None:
+    """Write series, twice: without its row nothing of one could be sent. The copies stand where
+    one piece of damage does not reach both."""
+    rows = [
+        SERIES.sealed(
+            line.id, s.key.import_name, s.key.meter_id, s.meter, s.quantity, s.as_, s.every,
+            s.sender, int(line.listed), line.parked,
+        )
+        for line in lines
+        for s in [line.series]
+    ]  # fmt: skip
+    connection.executemany(SERIES.insert, rows)
+    connection.execute(APART)
+    connection.executemany(SERIES_COPY.insert, rows)
 
 
 def write_heads(connection: sqlite3.Connection, lines: Iterable[Line]) -> None:

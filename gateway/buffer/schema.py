@@ -32,10 +32,6 @@ CREATE TABLE series (
     id INTEGER PRIMARY KEY, import TEXT NOT NULL, meter_id TEXT NOT NULL, meter TEXT NOT NULL,
     quantity TEXT NOT NULL, kind TEXT NOT NULL, every INTEGER NOT NULL, sender TEXT NOT NULL,
     listed INTEGER NOT NULL, parked TEXT NOT NULL, seal INTEGER NOT NULL);
-CREATE TABLE series_copy (
-    id INTEGER PRIMARY KEY, import TEXT NOT NULL, meter_id TEXT NOT NULL, meter TEXT NOT NULL,
-    quantity TEXT NOT NULL, kind TEXT NOT NULL, every INTEGER NOT NULL, sender TEXT NOT NULL,
-    listed INTEGER NOT NULL, parked TEXT NOT NULL, seal INTEGER NOT NULL);
 CREATE TABLE spans (
     id INTEGER PRIMARY KEY, series INTEGER NOT NULL, first INTEGER NOT NULL,
     last INTEGER NOT NULL, state TEXT NOT NULL, seal INTEGER NOT NULL);
@@ -73,7 +69,22 @@ CREATE TABLE doubted (
 CREATE TABLE events (
     id INTEGER PRIMARY KEY, at INTEGER NOT NULL, sure INTEGER NOT NULL, level TEXT NOT NULL,
     event TEXT NOT NULL, fields TEXT NOT NULL, seal INTEGER NOT NULL);
+CREATE TABLE apart (id INTEGER PRIMARY KEY, room BLOB NOT NULL);
 """
+
+_COPY: Final = """
+CREATE TABLE series_copy (
+    id INTEGER PRIMARY KEY, import TEXT NOT NULL, meter_id TEXT NOT NULL, meter TEXT NOT NULL,
+    quantity TEXT NOT NULL, kind TEXT NOT NULL, every INTEGER NOT NULL, sender TEXT NOT NULL,
+    listed INTEGER NOT NULL, parked TEXT NOT NULL, seal INTEGER NOT NULL);
+"""
+
+APART: Final = """
+INSERT OR IGNORE INTO apart (id, room)
+    SELECT coalesce(max(id), 0) / 15, zeroblob(65536) FROM series;
+"""
+"""Room between the series and their copies, of which a page holds about 15: what a card loses at a
+time is smaller."""
 
 STEPS: Final[Mapping[int, str]] = {1: _TABLES_OF_2}
 """SQL that brings a file of version n to n + 1. A copy is made before the first."""
@@ -134,7 +145,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 def create(connection: sqlite3.Connection) -> None:
     """Make every table in an empty file."""
     connection.executescript(
-        f"BEGIN IMMEDIATE; {_TABLES}{_TABLES_OF_2}"
+        f"BEGIN IMMEDIATE; {_TABLES}{_TABLES_OF_2}{APART}{_COPY}"
         f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
     )
 

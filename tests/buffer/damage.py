@@ -19,6 +19,9 @@ from tests.buffer.made import (
     take,
 )
 
+Row = tuple[str, int]
+"""MeterID and stamp of a reading."""
+
 METERS, MOMENTS = 20, 60
 _EVER = {
     (one.key.meter_id, one.stamp): one.value
@@ -27,7 +30,7 @@ _EVER = {
 """All that was ever stored."""
 
 
-async def well_used(path: Path) -> dict[tuple[str, int], tuple[Decimal, str]]:
+async def well_used(path: Path) -> dict[Row, tuple[Decimal, str]]:
     """A buffer with a past: confirmed, parked, held and deleted readings; what should be in it."""
     clock = StillClock()
     store = await filled(store_at(path, clock, keep=0), METERS, range(30))
@@ -48,8 +51,13 @@ async def well_used(path: Path) -> dict[tuple[str, int], tuple[Decimal, str]]:
     return {(meter, stamp): (value, state) for meter, stamp, value, state in rows}
 
 
-async def everything_there(path: Path, true: dict[tuple[str, int], tuple[Decimal, str]]) -> int:
-    """Open it again; nothing in it may be altered. How many readings are lost.
+async def everything_there(path: Path, true: dict[Row, tuple[Decimal, str]]) -> int:
+    """Open it again; nothing in it may be altered. How many readings are lost."""
+    return len(await missing(path, true))
+
+
+async def missing(path: Path, true: dict[Row, tuple[Decimal, str]]) -> set[Row]:
+    """Open it again; nothing in it may be altered. The readings that are lost.
 
     One that was deleted may be back, as it was: where the list of free pages is gone, nobody can
     tell what was on them from what is not found otherwise.
@@ -75,7 +83,7 @@ async def everything_there(path: Path, true: dict[tuple[str, int], tuple[Decimal
     assert (await again.open()).set_aside is None
     assert await again.check_counts() == await again.counts()
     await again.close()
-    return len(true.keys() - {(meter, stamp) for meter, stamp, _, _ in rows})
+    return true.keys() - {(meter, stamp) for meter, stamp, _, _ in rows}
 
 
 def clear(path: Path) -> None:

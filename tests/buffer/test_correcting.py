@@ -69,7 +69,7 @@ async def test_what_flies_or_was_corrected_meanwhile_is_passed_over(tmp_path: Pa
 async def test_nothing_of_the_former_value_is_left_to_be_found_by_a_salvage(
     tmp_path: Path, expected_events: Callable[..., None]
 ) -> None:
-    """Longer and shorter numbers, so that rows move; then the file is cut in two."""
+    """Longer and shorter numbers, so that rows move; then a piece of the file is cut off."""
     expected_events("buffer.set_aside")
     path = tmp_path / "readings.db"
     store = await filled(store_at(path), 150, range(3))
@@ -83,7 +83,7 @@ async def test_nothing_of_the_former_value_is_left_to_be_found_by_a_salvage(
         assert await store.correct(corrections) == len(rows)
     await store.close()
     with path.open("r+b") as file:
-        file.truncate(path.stat().st_size * 3 // 5)
+        file.truncate(path.stat().st_size * 9 // 10)
     store = store_at(path)
     opened = await store.open()
     assert opened.saved > 50

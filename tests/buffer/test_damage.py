@@ -88,7 +88,7 @@ async def test_a_file_that_is_cut_off_anywhere_opens_with_what_is_left(
 
 
 @pytest.mark.parametrize("size", [1024, 4096, 20_000])
-async def test_an_overwritten_beginning_costs_only_what_stood_there(
+async def test_an_overwritten_beginning_costs_no_reading(
     tmp_path: Path, expected_events: Callable[..., None], size: int
 ) -> None:
     expected_events(*EVENTS)
@@ -97,9 +97,25 @@ async def test_an_overwritten_beginning_costs_only_what_stood_there(
     data = bytearray(path.read_bytes())
     data[:size] = random.Random(size).randbytes(size)
     path.write_bytes(data)
-    lost = await everything_there(path, true)
-    if size == 1024:
-        assert lost == 0
+    assert await everything_there(path, true) == 0
+
+
+async def test_what_a_card_loses_at_a_time_never_takes_a_series_with_its_copy(
+    tmp_path: Path, expected_events: Callable[..., None]
+) -> None:
+    expected_events(*EVENTS)
+    path = tmp_path / "readings.db"
+    await (await filled(store_at(path), 40, range(3))).close()
+    whole = path.read_bytes()
+    records = reading(0, 0).raw.pack()
+    for begin in range(0, whole.index(records) - 16_384, 4_096):
+        path.write_bytes(whole[:begin] + bytes(16_384) + whole[begin + 16_384 :])
+        store = store_at(path)
+        await store.open()
+        counts = await store.counts()
+        assert counts.stored == counts.pending == 120, f"overwritten at {begin}"
+        await store.close()
+        clear(path)
 
 
 async def test_what_is_confirmed_parked_and_held_is_so_after_a_salvage(
@@ -296,8 +312,8 @@ async def test_a_file_of_the_first_version_is_brought_to_the_present_one(tmp_pat
     await (await filled(store_at(path), 1, range(2))).close()
     connection = sqlite3.connect(path)
     connection.executescript(
-        "DROP TABLE corrected; DROP TABLE eras; DROP TABLE events;"
-        "PRAGMA user_version = 1; VACUUM"
+        "DROP TABLE corrected; DROP TABLE eras; DROP TABLE events; DROP TABLE doubted;"
+        "DROP TABLE apart; PRAGMA user_version = 1; VACUUM"
     )
     connection.close()
     beside = ReadOnlyStore(path)
