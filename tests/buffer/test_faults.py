@@ -20,38 +20,15 @@ from gateway.buffer import files
 from gateway.errors import StoreFull, StoreUnavailable
 from gateway.metering.reading import Counts
 from tests.buffer.made import commits, confirmed, exported, filled, series, store_at, take
+from tests.disks import fill_up, small_ext4
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """An ext4 of 12 MB of its own."""
-    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
-        pytest.skip("needs root and Debian's e2fsprogs")
-    image, folder = tmp_path / "image", tmp_path / "disk"
-    folder.mkdir()
-    with image.open("wb") as file:
-        file.truncate(12_000_000)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
-    if subprocess.run(["mount", "-o", "loop", image, folder], check=False).returncode != 0:
-        pytest.skip("loop devices cannot be mounted here")
-    yield folder
-    # A test that failed may have left a file open.
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill_up(folder: Path) -> Path:
-    """Leave no room on the disk."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        for size in (1_000_000, 100_000, 4_096, 512):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                pass
-    return filler
+    with small_ext4(tmp_path) as disk:
+        yield disk
 
 
 async def test_on_a_full_disk_confirming_goes_on_and_storing_resumes_by_itself(
