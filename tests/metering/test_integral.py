@@ -63,8 +63,8 @@ def test_of_a_power_that_runs_both_ways_each_way_is_summed_up_alone() -> None:
 
 def test_a_fifth_of_the_polls_may_be_lost_and_no_more() -> None:
     assert polled(integrating(), *["1000", None, "1000", "1000", "1000"] * 3) == [(0, "0.25")]
-    lost = integrating()
-    assert polled(lost, *["1000", None, None, "1000", "1000"] * 3) == []
+    four_lost = [None, *["1000", None, "1000", "1000", "1000"] * 2, "1000", None, "1000", "1000"]
+    assert polled(integrating(), *four_lost) == []
 
 
 def test_its_polls_survive_a_kill() -> None:

@@ -12,13 +12,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
 from attrs import define, field
 
 from gateway.app import Gateway
+from gateway.commits import Committer
+from gateway.metering.reading import SeriesKey
+from gateway.modbus.settings import BusSettings, TcpLink
+from gateway.rounds import BusRounds
+from gateway.schedule import Schedule
+from tests.clocks import FakeClock
+from tests.metering.samples import OSLO, meter, send
 from tests.simulation import DAY, HOUR, MINUTE, SECOND, World, instant, play
+from tests.test_rounds import Line, Memory
 
 QUARTER = 15 * MINUTE
 NOON = instant("2026-03-10T12:00")
@@ -233,3 +242,44 @@ def test_whatever_the_clock_shows_no_stamp_is_wrong_and_no_request_early(
         for nth, (name, by) in enumerate(STEPS.items()):
             (folder := tmp_path / f"step-{nth}-{poll[:2].strip()}").mkdir()
             print(stepped(folder, by, poll).row(name))
+
+
+def test_a_step_costs_500_meters_little_of_the_processor(
+    expected_events: Callable[..., None],
+) -> None:
+    """Planning anew and settling what was passed over, for three series of each: as in the service
+    of a site with 500 TCP meters, without what asking them costs. Printed, not asserted."""
+    expected_events("clock.stepped")
+    clock, memory = FakeClock(NOON + 7 * SECOND), Memory()
+    committer = Committer(memory, clock, "x.db")
+    schedule = Schedule(clock)
+    all_rounds = []
+    for n in range(500):
+        made = meter(
+            send("counter", every=QUARTER),
+            send("consumption", every=QUARTER, key=SeriesKey("", "2")),
+            send("mean", quantity="active_power_total", every=QUARTER, key=SeriesKey("", "3")),
+            zone=OSLO,
+        )
+        bus = BusSettings(f"bus-{n}", TcpLink("localhost"))
+        rounds = BusRounds(bus, [made], Line(clock), committer, memory, clock, OSLO)
+        rounds._advance(clock.now())
+        schedule.every(bus.name, rounds.next, rounds.due)
+        all_rounds.append(rounds)
+    schedule.look()
+    missed = 0
+    for by in (HOUR, -HOUR, DAY, -DAY, YEAR, -YEAR):
+        clock.step(by)
+        began = time.process_time()
+        schedule.look()
+        schedule._timetable.get_next_fire_time(
+            None, datetime.fromtimestamp(clock.now() / 1000, UTC)
+        )
+        for rounds in all_rounds:
+            rounds._reason = "clock"
+            rounds._advance(clock.now())
+        cpu = time.process_time() - began
+        missing = sum(rounds.missed for rounds in all_rounds) - missed
+        missed += missing
+        print(f"step of {by // HOUR:+6} h: {cpu * 1000:5.1f} ms, {missing:>6} intervals missing")
+        assert missing <= 500 * 3 * 97, "more than a day's"
