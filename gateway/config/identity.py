@@ -69,6 +69,8 @@ def _number(node: Node | None) -> int | None:
 def _expected(fields: Fields, told_by: Register | Inquiry) -> tuple[str, ...]:
     def one(node: Node) -> str:
         found = text(node).strip()
+        if not found.strip("0"):
+            raise Wrong("0 and blank mean no model", "registers that hold nothing say so too")
         if isinstance(told_by, Inquiry):
             return plain(found.encode())
         if told_by.encoding.type == "string":

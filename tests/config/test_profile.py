@@ -223,6 +223,8 @@ def test_a_mistake_in_a_register_is_reported_once_on_its_line(
         ("extends: tried\n", 8, "no profile"),
         ("identity: [{what: model, address: 1, type: string}]\n", 8, '"words" is missing'),
         ("identity: [{what: model, address: 1, type: u16, expected: [abc]}]\n", 8, "whole number"),
+        ("identity: [{what: model, address: 1, type: u16, expected: [0]}]\n", 8, "mean no model"),
+        ("identity: [{what: model, object: 1, expected: '00'}]\n", 8, "mean no model"),
         ("identity: [{what: model, object: 256}]\n", 8, "out of range: it has to be 0 to 255"),
         ("identity: [{what: model, object: 1, address: 1}]\n", 8, "address: an object has none"),
         ("identity: [{what: model, object: 1, function: 3}]\n", 8, "function: an object has none"),
