@@ -109,6 +109,18 @@ async def test_no_damage_makes_them_sendable(path: Path, expected_events) -> Non
     await again.close()
 
 
+async def test_no_person_can_let_them_go_but_give_them_up(path: Path) -> None:
+    store = await filled(store_at(path), 1, range(3))
+    await store.park_timeless(timeless(0, 4), [])
+    assert await store.retry_parked([]) == (0, {"no_time": 4})
+    assert len(await take(store)) == 3
+    await store.release_flight("basement")
+    assert await store.discard_parked([], "no_time") == 4
+    counts = await store.check_counts()
+    assert (counts.balanced, counts.dropped, counts.parked) == (True, {"discarded": 4}, 0)
+    await store.close()
+
+
 async def test_a_correction_does_not_let_them_go(path: Path) -> None:
     store = await filled(store_at(path), 1, range(3))
     (one,) = timeless(0, 1)

@@ -56,9 +56,9 @@ def test_a_flow_makes_a_volume() -> None:
 
 
 def test_of_a_power_that_runs_both_ways_each_way_is_summed_up_alone() -> None:
-    shown = ["1000", "-3000", "1000", "0", "1000"] * 3
+    shown = ["1000", "-4000", "1000", "0", "1000"] * 3
     assert polled(integrating(), *shown) == [(0, "0.15")]
-    assert polled(integrating(ENERGY_OUT), *shown) == [(0, "0.15")]
+    assert polled(integrating(ENERGY_OUT), *shown) == [(0, "0.2")]
 
 
 def test_a_fifth_of_the_polls_may_be_lost_and_no_more() -> None:

@@ -334,6 +334,9 @@ def test_polls_are_summarised_with_the_boundary_in_the_interval_it_ends():
     assert summary("minimum", *shown) == [(0, "1")]
     assert summary("maximum", *shown) == [(0, "9")]
     assert summary("last", *shown) == [(0, "7.5")]
+    # The first and the last of them count too.
+    assert summary("maximum", "9", "2", "3", "4", "1") == [(0, "9")]
+    assert summary("minimum", "9", "2", "3", "4", "1") == [(0, "1")]
 
 
 def test_a_mean_has_two_digits_more_than_its_polls_and_never_over_twelve():
