@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gateway.config.settings import GatewayConfig
 from gateway.control import Lease, Verb
 from gateway.errors import GatewayError
 from gateway.logbook import log
+from gateway.metering.reading import Commit, Reading, SeriesKey
 from gateway.metering.settings import MeterSettings
 from gateway.modbus.looking import asked_for
 from gateway.modbus.plan import Read
@@ -49,6 +51,7 @@ class Questions:
             "accept": self._accept,
             "resend": self._resend,
             "parked": self._parked,
+            "import": self._import,
         }
 
     def leases(self) -> dict[str, Lease]:
@@ -99,6 +102,10 @@ class Questions:
         if wanted.discard and view["count"]:
             log("buffer.dropped", reason="discarded", count=view["count"])
         return view
+
+    async def _import(self, request: Request) -> Any:
+        plant = self.plant()
+        return {"stored": await plant.answer(take_in(plant, self.store, request.get("values")))}
 
     def _lend(self, request: Request) -> AbstractAsyncContextManager[str | None]:
         return self.plant().lend(str(request.get("bus")))
@@ -217,6 +224,37 @@ async def settle_parked(plant: Plant, store: Store, wanted: Parked) -> dict[str,
     for uploader in plant.uploaders.values():
         uploader.poke()
     return {"count": count, "stay": stay}
+
+
+async def import_alone(config: GatewayConfig, portions: Iterable[object]) -> int:
+    """`import` without a running service."""
+    async with _plant_of_our_own(config) as (plant, store, _):
+        return sum([await take_in(plant, store, values) for values in portions])
+
+
+async def take_in(plant: Plant, store: Store, values: object) -> int:
+    """Store values that a person brings, in one transaction; how many were new. Raises
+    GatewayError."""
+    try:
+        readings = tuple(_brought(one) for one in values)  # type: ignore[attr-defined]
+        stored = (await store.append(Commit(readings), past=True)).stored
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise GatewayError(
+            f"the gateway does not take these values: {error}",
+            hint="reload it (systemctl reload meter-gateway) if the configuration was changed",
+        ) from None
+    for uploader in plant.uploaders.values():
+        uploader.poke()
+    return stored
+
+
+def _brought(value: Any) -> Reading:
+    """[import, meterID, stamp, value]. Raises TypeError, ValueError, ArithmeticError."""
+    import_name, meter_id, stamp, number = value
+    exact = Decimal(number)
+    if not exact.is_finite():
+        raise ValueError(f"{number} is no number to send")
+    return Reading(SeriesKey(str(import_name), str(meter_id)), int(stamp), exact)
 
 
 def asked_again(request: Request) -> Wish:

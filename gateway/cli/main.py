@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "resend": ("gateway.cli.resend:resend", "Decode again what is stored; send what was wrong."),
     "parked": ("gateway.cli.parked:parked", "What is kept and not sent; send it, or drop it."),
     "export": ("gateway.cli.export:export", "Readings as CSV."),
+    "import": ("gateway.cli.importing:import_", "Values from a CSV file, to be sent."),
     "explain": ("gateway.cli.explain:explain", "What a log event means and what to do."),
     "profiles": ("gateway.cli.profiles:profiles", "The meter models that are known."),
 }
