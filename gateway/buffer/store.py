@@ -35,7 +35,7 @@ from gateway.buffer.outbox import Offering
 from gateway.buffer.parking import ParkedRow
 from gateway.buffer.reads import Reads
 from gateway.buffer.settings import BufferSettings
-from gateway.clock import Clock, Instant
+from gateway.clock import DAY, MINUTE, Clock, Instant, Millis
 from gateway.errors import StoreDamaged, StoreFull, StoreUnavailable
 from gateway.logbook import Entry, log
 from gateway.metering.reading import (
@@ -104,6 +104,9 @@ class Store(Reads):
         self._checked = -1
         """The block up to which the last count went."""
         self._broken: _Broken | None = None
+        self._apart = clock.now() - clock.boottime()
+        self._set_at: Millis | None = None
+        """When (since boot) the wall clock was last seen to have been set."""
 
     @property
     def size(self) -> int:
@@ -236,12 +239,22 @@ class Store(Reads):
 
         Some blocks at a time: whoever wants to store or send meanwhile comes in between.
         """
-        if self._clock.synchronised():  # a clock that is wrong by a year must not empty the buffer
+        if self._clock_can_be_trusted():
             limit = (self._clock.now() - self._settings.keep) // 1000
             for some in _in_groups(await self._call(lambda _, index: sorted(index.blocks))):
                 await self._run(self._prune_blocks, limit, some)
             await self._run(self._prune_beside, limit)
         await self._run(self._tidy)
+
+    def _clock_can_be_trusted(self) -> bool:
+        """Not for a day after it was set: one that is wrong by a year must not empty the buffer."""
+        boottime = self._clock.boottime()
+        was, self._apart = self._apart, self._clock.now() - boottime
+        if abs(self._apart - was) > MINUTE:
+            self._set_at = boottime
+        elif self._set_at is not None and boottime - self._set_at >= DAY:
+            self._set_at = None
+        return self._clock.synchronised() and self._set_at is None
 
     async def check_counts(self) -> Counts:
         """P6, with what waits counted anew: the newest rows, and in turn as many of the others as

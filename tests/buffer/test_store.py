@@ -44,6 +44,15 @@ from tests.buffer.made import (
 )
 
 
+class SetClock(StillClock):
+    """One that may be set ahead."""
+
+    ahead = 0
+
+    def now(self) -> int:
+        return self.at + self.ahead
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "readings.db"
@@ -462,6 +471,23 @@ async def test_only_confirmed_readings_older_than_keep_are_deleted(path: Path) -
     assert await again.counts() == Counts(stored=82, pending=2, confirmed=80)
     assert len(await take(again)) == 2
     await again.close()
+
+
+async def test_a_clock_that_was_set_deletes_nothing_for_a_day(path: Path) -> None:
+    clock = SetClock()
+    store = await filled(store_at(path, clock, keep=100 * DAY), 1, range(5))
+    await store.settle("basement", confirmed(await take(store)), b"")
+    clock.ahead = 365 * DAY
+    for _ in range(23):
+        clock.at += HOUR
+        await store.prune()
+    assert len(await exported(store)) == 5
+    clock.ahead = 0
+    await store.prune()
+    clock.at += 101 * DAY
+    await store.prune()
+    assert await exported(store) == []
+    await store.close()
 
 
 async def test_a_clock_that_is_not_sure_deletes_nothing(path: Path) -> None:
