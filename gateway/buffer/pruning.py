@@ -10,6 +10,7 @@ from gateway.buffer import chunks
 from gateway.buffer.appending import Transaction
 from gateway.buffer.chunks import Record
 from gateway.buffer.index import Change, Index, write_heads
+from gateway.buffer.rows import CORRECTED, DOUBTED
 from gateway.buffer.spans import CONFIRMED, State, dropped, unsettled
 from gateway.logbook import log
 
@@ -124,7 +125,7 @@ def make_room(
     ).fetchone()
     if needed is not None:
         _shed_samples(connection, needed // 1000 - STILL_NEEDED, target, transaction)
-    _shed_doubted(connection, target, transaction)
+    _shed_beside(connection, target, transaction)
     if used_bytes(connection) > target and index.blocks:
         earliest = min(block.earliest for block in index.blocks.values())
         _delete_gaps(connection, earliest, transaction)
@@ -247,15 +248,16 @@ def _shed_samples(
             return
 
 
-def _shed_doubted(connection: sqlite3.Connection, target: int, transaction: Transaction) -> None:
-    """Delete the oldest samples of which nothing was made, while there is need."""
-    gone = 1
-    while gone and used_bytes(connection) > target:
-        with transaction():
-            gone = connection.execute(
-                "DELETE FROM doubted WHERE id IN (SELECT id FROM doubted ORDER BY id LIMIT ?)",
-                (SAMPLES_AT_ONCE,),
-            ).rowcount
+def _shed_beside(connection: sqlite3.Connection, target: int, transaction: Transaction) -> None:
+    """Delete the oldest samples of which nothing was made, then what readings were before they were
+    corrected, while there is need."""
+    for table in (DOUBTED.name, CORRECTED.name):
+        gone = 1
+        while gone and used_bytes(connection) > target:
+            oldest = f"SELECT id FROM {table} ORDER BY id LIMIT {SAMPLES_AT_ONCE}"  # noqa: S608
+            with transaction():
+                delete = f"DELETE FROM {table} WHERE id IN ({oldest})"  # noqa: S608  (ours)
+                gone = connection.execute(delete).rowcount
 
 
 def _delete_oldest_samples(

@@ -207,3 +207,20 @@ async def test_what_was_corrected_is_forgotten_with_what_is_kept(tmp_path: Path)
     await store.prune()
     assert await store.formers([one.key]) == []
     await store.close()
+
+
+async def test_where_room_is_short_what_only_explains_goes_before_any_reading(
+    tmp_path: Path,
+) -> None:
+    store = await filled(store_at(tmp_path / "readings.db", max_size=200_000), 2, range(100))
+    one = reading(0, 2)
+    await store.correct([corrected(one, Decimal(7))])
+    made = Sample("meter-0", START, "boot-1", 0, one.raw)
+    for _ in range(10):
+        kept = tuple(KeptSample(evolve(made, at=START + n), doubted=True) for n in range(1_000))
+        await store.append(Commit(samples=kept))
+    counts = await store.counts()
+    assert (counts.stored, counts.pending, counts.dropped) == (200, 200, {})
+    left = [one async for some in store.samples_between("meter-0", 0, 1 << 62) for one in some]
+    assert 0 < len(left) < 5_000
+    await store.close()

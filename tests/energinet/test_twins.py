@@ -24,6 +24,7 @@ from gateway.metering.reading import (
     AS,
     As,
     Commit,
+    Correction,
     Offer,
     Reading,
     Series,
@@ -205,6 +206,35 @@ async def test_a_twin_that_comes_after_that_is_parked_and_replaces_nothing(
     assert await fates(world) == {"pending": 0, "confirmed": 1, "parked": 1}
     assert [line.reason for line in await world.store.parked()] == ["dst"]
     assert world.standin.violations == []
+    await world.end()
+
+
+@pytest.mark.parametrize("first", [FIRST, SECOND_TIME])
+async def test_what_went_alone_goes_with_its_twin_once_both_are_corrected(
+    tmp_path: Path, expected_events: Expected, first: Instant
+) -> None:
+    expected_events("upload.ambiguous")
+    world = await night(tmp_path, series("7", as_="consumption"))
+    await until(world, first + MINUTE)
+    await stored(world, reading(first, "3"))
+    await world.until_sent(1)
+    second = FIRST + SECOND_TIME - first
+    await stored(world, reading(second, "9.5"))
+    await world.slots(2)
+    key = series("7").key
+    async with world.uploader.between():
+        both = [
+            Correction(key, first, Decimal(3), Decimal(30)),
+            Correction(key, second, Decimal("9.5"), Decimal(95)),
+        ]
+        assert await world.store.correct(both) == 2
+        await world.uploader.take_anew({"7": {first, second}})
+    world.uploader.poke()
+    await world.restart()
+    await world.slots(2)
+    assert world.standin.received["7"] == {NAME: Decimal(125)}
+    assert await fates(world) == {"pending": 0, "confirmed": 2, "parked": 0}
+    assert len(world.sent) == 2
     await world.end()
 
 
