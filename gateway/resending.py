@@ -211,6 +211,14 @@ class Resending:
     async def apply(self, desk: Desk, items: Sequence[Item]) -> int:
         """Let these be sent again; how many are."""
         again = [item for item in items if item.again]
+        corrected = 0
+        if not self.wish.former:  # before what is new: a kill between the two sends no energy twice
+            corrections = [
+                Correction(item.key, item.row.stamp, item.row.value, item.now.value)
+                for item in again
+                if item.now.value is not None and item.row.state != MISSING
+            ]
+            corrected = await desk.correct(corrections)
         new = [item for item in again if item.row.state == MISSING or self.wish.former]
         readings = tuple(
             Reading(item.key, item.row.stamp, item.now.value, item.row.raw)
@@ -221,12 +229,7 @@ class Resending:
         if readings:
             stored = (await desk.append(Commit(readings), past=True)).stored
         if not self.wish.former:
-            corrections = [
-                Correction(item.key, item.row.stamp, item.row.value, item.now.value)
-                for item in again
-                if item.now.value is not None and item.row.state != MISSING
-            ]
-            return stored + await desk.correct(corrections)
+            return corrected + stored
         # What waits for the wrong meterID does not go there any more.
         moved = [item for item in items if item.again or item.now.reason == "has_own"]
         await desk.drop(

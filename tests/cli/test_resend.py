@@ -22,6 +22,7 @@ from gateway.cli.main import run
 from gateway.clock import DAY, HOUR, SystemClock
 from gateway.config import load
 from gateway.energinet.standin import StandIn
+from gateway.errors import StoreUnavailable
 from gateway.metering.interval import repeats
 from gateway.metering.meter import Meter
 from gateway.metering.reading import Block, Commit, RawWords, Sample
@@ -204,6 +205,32 @@ def test_what_nothing_could_be_made_of_is_sent_too(place: Place) -> None:
     assert place.received("111") == TRUE_COUNTER
     assert place.received("222") == TRUE_MOVED
     assert place.looked()["values"] == []
+
+
+def test_one_that_was_cut_short_is_taken_up_by_doing_it_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between what is corrected and what is new: no energy is sent twice, none is lost."""
+    place.write()
+    wrong = PROFILE.replace("u32", "bcd32").replace("ORDER", "big")
+    (place.folder / "profiles" / "t1.yaml").write_text(wrong)
+    asyncio.run(place.fill(0, 25))
+    place.write()
+    asyncio.run(place.fill(25))
+
+    def cut(*_: object, **__: object) -> None:
+        raise StoreUnavailable("the card is gone", hint="look at it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "append", cut)
+        assert place.resend("--from", "2020-01-01", "--yes").returncode == 1
+    assert place.counts()["pending"] < 2 * HOURS - 1
+    place.send()
+    assert sum(place.received("222")) <= sum(TRUE_MOVED)
+    assert place.looked("--yes")["sent_again"] > 0
+    place.send()
+    assert place.received("111") == TRUE_COUNTER
+    assert place.received("222") == TRUE_MOVED
 
 
 def test_only_the_range_is_sent_and_only_what_changed(place: Place) -> None:
