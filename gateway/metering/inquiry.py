@@ -57,6 +57,10 @@ class Told:
 
 
 def plain(data: bytes) -> str:
-    """The readable part of a text: words with one space between, whatever else stands there."""
-    shown = (chr(byte) if 0x20 < byte < 0x7F else " " for byte in data)
-    return " ".join("".join(shown).split())
+    """The readable part of a text in ASCII."""
+    return readable(data.decode("ascii", "replace").replace("\ufffd", " "))
+
+
+def readable(text: str) -> str:
+    """Words with one space between, whatever else stands there: no meter moves a cursor."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

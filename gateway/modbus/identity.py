@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from attrs import frozen
 
-from gateway.metering.inquiry import Inquiry, Told
+from gateway.metering.inquiry import Inquiry, Told, readable
 from gateway.metering.profile import Identity
 from gateway.metering.reading import RawWords
 from gateway.metering.register import Register, decode_text, value_of
@@ -155,7 +155,7 @@ def told(register: Register, raw: RawWords) -> str | None:
     if words is None:
         return None
     if register.encoding.type == "string":
-        shown = decode_text(words, register.encoding)
+        shown = readable(decode_text(words, register.encoding))
     else:
         try:
             value = value_of(register, raw.lookup)

@@ -310,3 +310,26 @@ def test_a_bus_that_there_is_not_names_those_there_are(
 ) -> None:
     assert run(["scan", "rizer", "--config", str(site)]) == 1
     assert "try: one of riser, a port such as /dev/ttyUSB0, or HOST:PORT" in capsys.readouterr().err
+
+
+def test_no_text_of_a_meter_writes_a_line_of_its_own_or_moves_the_cursor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "1\x1b[2J\nx: \x9b3"
+    bad = evolve(meter("carlo-gavazzi-em340", 4), serial_number=hostile)
+    loop = Loop()
+    served = SimulatedEndpoint([bad])
+    port = loop.do(served.open())
+    try:
+        assert run(["scan", f"127.0.0.1:{port}", "--units", "4..4", "--wait", "300ms"]) == 0
+        assert (
+            run(["scan", f"127.0.0.1:{port}", "--units", "4..4", "--wait", "300ms", "--json"]) == 0
+        )
+    finally:
+        loop.do(served.close())
+        loop.close()
+    shown = capsys.readouterr()
+    assert "1 [2J x:" in shown.out
+    for text in (shown.out, shown.err):
+        assert not [c for c in text if not c.isprintable() and c not in "\n\r"]
+        assert not [line for line in text.splitlines() if line.startswith("x:")]

@@ -1,0 +1,56 @@
+"""What code and configuration may not have: a way around TLS, or one to write to a meter."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "gateway").rglob("*.py"))
+SCHEMAS = sorted((ROOT / "gateway").rglob("*.schema.json"))
+
+
+def keys(schema: object) -> Iterator[str]:
+    """Every key that a file may have."""
+    if isinstance(schema, dict):
+        for name, inside in schema.items():
+            if name in ("properties", "patternProperties") and isinstance(inside, dict):
+                yield from inside
+            yield from keys(inside)
+    elif isinstance(schema, list):
+        for one in schema:
+            yield from keys(one)
+
+
+def test_no_key_turns_tls_off() -> None:
+    known = {key for path in SCHEMAS for key in keys(json.loads(path.read_text()))}
+    assert {"tls", "ca", "token", "registers"} <= known
+    suspect = re.compile("verify|insecure|unsafe|skip|trust|check_host|hostname|allow|ssl")
+    assert [key for key in known if suspect.search(key)] == []
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        r"CERT_NONE|CERT_OPTIONAL",
+        r"check_hostname\s*=",
+        r"verify\s*=\s*False",
+        r"_create_unverified|SSLContext\(",
+        r"trust_env\s*=\s*True|follow_redirects\s*=\s*True",
+        r"yaml\.(unsafe_)?load|pickle|marshal|shelve",
+        r"\beval\(|\bexec\(|shell\s*=\s*True|os\.system",
+        r"write_(single_)?(coil|register)s?\(|mask_write|WriteMultiple|WriteSingle",
+    ],
+)
+def test_no_line_of_the_program_has_a_dangerous_way(way: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in SOURCES
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if re.search(way, line)
+    ]
+    assert found == []
