@@ -15,7 +15,7 @@ from gateway.metering.reading import RawWords, Reading, Sample
 from gateway.metering.register import EXACT, plain
 from gateway.metering.settings import Label, SendSettings
 from gateway.metering.source import Found, Source
-from gateway.metering.values import LASTING, Formed, Values
+from gateway.metering.values import Formed, Values
 
 _ZERO: Final = Decimal(0)
 
@@ -57,7 +57,7 @@ class CounterValues(Values):
             return
         if found.value is None:
             self.reason = found.reason
-            if found.reason in LASTING:
+            if self.lasts(found.reason):
                 self.missing(found.reason, formed)
             return
         self._answer(found.value, sample, formed)

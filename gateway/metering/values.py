@@ -24,10 +24,12 @@ from gateway.metering.reading import Gap, KeptSample, Reading
 from gateway.metering.settings import Label, SendSettings
 from gateway.metering.source import Source
 
-LASTING: Final = frozenset(
-    {"exception_1", "exception_2", "exception_3", "not_available", "undecodable"}
-)
+REFUSED: Final = frozenset({"exception_1", "exception_2", "exception_3"})
 """Reasons that asking again within the window does not mend."""
+
+EMPTY: Final = frozenset({"not_available", "undecodable"})
+"""Reasons that it may mend, of a meter that has just started or a bad read; not where the boundary
+before was missing for the same."""
 
 
 @define
@@ -53,6 +55,8 @@ class Values:
         self.due: Instant = 0
         self.reason = ""
         """Why the last answer did not serve the boundary that is due."""
+        self._was = self._now = ""
+        """Why the boundary before, and the one that is being settled, has no value."""
         self._zone = zone
         self._every = send.every
         self._window = window(send.every)
@@ -96,7 +100,11 @@ class Values:
 
     def awaited(self, now: Instant) -> bool:
         """Is a boundary open that asking (again) may answer?"""
-        return self.due <= now and self.reason not in LASTING
+        return self.due <= now and not self.lasts(self.reason)
+
+    def lasts(self, reason: str) -> bool:
+        """Does asking again for the boundary that is due not mend this?"""
+        return reason in REFUSED or (reason in EMPTY and reason == self._was)
 
     def missing(self, reason: str, formed: Formed) -> None:
         """Settle the boundary that is due without a sample."""
@@ -134,7 +142,9 @@ class Values:
         self.done = boundary
         self.due = next_boundary(boundary, self._every, self._zone)
         self.reason = ""
+        self._was, self._now = self._now, ""
 
     def _gap(self, reason: str, formed: Formed) -> None:
+        self._now = reason
         formed.gaps.append(Gap(self.send.key, self._stamp(), reason))
         formed.unsaid = True

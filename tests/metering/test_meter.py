@@ -130,8 +130,29 @@ def test_a_register_that_the_meter_refuses_is_a_gap_at_once():
 def test_words_that_are_no_number_are_a_gap():
     bcd = Register("active_energy_import_total", 3, 100, Encoding("bcd16"))
     m = meter(send("counter"), profile=evolve(PROFILE, registers=(bcd,)))
-    bad = sample(NOON, {evolve(bcd, encoding=Encoding("u16")): 0xABCD})
-    assert gaps(m.take(bad, NOON)) == [(0, "undecodable")]
+    bad = {evolve(bcd, encoding=Encoding("u16")): 0xABCD}
+    m.take(sample(NOON, bad), NOON)
+    assert gaps(m.advance(NOON + 2 * MINUTE, "bus_busy")) == [(0, "undecodable")]
+
+
+@pytest.mark.parametrize("reason", ["not_available", "undecodable"])
+def test_a_value_that_is_not_there_is_asked_for_again_unless_it_was_missing_before_too(reason):
+    """A meter that starts, or a single bad read, costs no boundary; one that never has the value
+    is not asked in vain."""
+    bcd = Register(ENERGY.name, 3, 100, Encoding("bcd16"), not_available=frozenset({0xFFFF}))
+    words = 0xFFFF if reason == "not_available" else 0xABCD
+    empty = {evolve(bcd, encoding=Encoding("u16")): words}
+    m = meter(send("counter"), profile=evolve(PROFILE, registers=(bcd,)))
+    assert not m.take(sample(NOON, empty), NOON).gaps
+    assert m.boundary_registers(NOON + 9 * SECOND) == (bcd,)
+    at = NOON + 10 * SECOND
+    assert values(m.take(sample(at, {bcd: 17}), at)) == [(0, "17")]
+    for hour in (1, 2, 3):
+        at = NOON + hour * HOUR
+        found = gaps(m.take(sample(at, empty), at))
+        assert found == ([(60 * hour, reason)] if hour > 1 else [])
+        assert (m.boundary_registers(at + SECOND) == ()) == (hour > 1)
+        m.advance(at + 2 * MINUTE, "bus_busy")
 
 
 @pytest.mark.parametrize("bits", [0x7FC00000, 0x7F800000, 0xFF800000])
