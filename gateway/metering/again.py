@@ -106,10 +106,12 @@ class _Chain:
         )
 
     def believable(self, doubted: Sequence[Stored], following: Stored) -> Iterator[Stored]:
-        """Of words of which nothing was made, those that fit what comes before and after."""
+        """Of words of which nothing was made, those that fit what comes before and after, and the
+        reading that follows: they may be bad reads as well."""
         last = self.last
         for one, after in pairwise((*doubted, following)):
-            if (last is None or self._fits(last, one)) and self._fits(one, after):
+            fits = all(self._fits(one, then) for then in {after, following})
+            if fits and (last is None or self._fits(last, one)):
                 yield one
                 last = one
 

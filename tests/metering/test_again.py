@@ -164,6 +164,15 @@ def test_words_that_do_not_fit_what_comes_before_and_after_are_a_bad_read_still(
     assert values(list(counter.take(last, doubted((1, kwh))))) == ["16"]
 
 
+def test_words_of_another_meter_that_agree_with_each_other_are_bad_reads_still():
+    shelf = Shelf()
+    at_hours(meter(send()), shelf, "10", "11", None, None, "16")
+    first, last = of(shelf)
+    moved = ConsumptionAgain(send(), source(), UTC)
+    list(moved.take(first))
+    assert values(list(moved.take(last, doubted((1, "500"), (2, "500.5"))))) == ["5"]
+
+
 def test_where_a_reading_between_is_lost_only_what_follows_at_once_is_reckoned():
     shelf = Shelf()
     at_hours(meter(send()), shelf, "10", "11", "12", None, None, "16", "18")
