@@ -10,15 +10,14 @@ both go.
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from decimal import Decimal
-from heapq import heappop, heappush
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, frozen
 
+from gateway.buffer.again import MISSING, Found, SeriesAgain, stored_as
 from gateway.buffer.appending import Appended
 from gateway.buffer.correcting import Era
 from gateway.buffer.views import ExportRow, GapLine
@@ -31,9 +30,7 @@ from gateway.metering.again import (
     ConsumptionAgain,
     CounterAgain,
     PolledAgain,
-    Stored,
     decoded,
-    from_own_words,
 )
 from gateway.metering.interval import (
     Repeat,
@@ -54,9 +51,6 @@ from gateway.metering.reading import (
 from gateway.metering.settings import MeterSettings, SendSettings
 from gateway.metering.source import Source
 
-MISSING: Final = "missing"
-"""The state of a reading that there is not: its boundary was read, but nothing could be made of the
-words."""
 _MAY_BE_MENDED: Final = frozenset(
     {"held", "not_available", "undecodable", "replaced", "no_baseline", "too_few_polls"}
 )
@@ -197,8 +191,8 @@ class Resending:
 
     def _sort(
         self,
-        way: _Way,
-        found: _Found,
+        way: SeriesAgain,
+        found: Found,
         taken: Collection[tuple[SeriesKey, Instant]],
         out: list[Item],
         night: list[Item],
@@ -243,7 +237,7 @@ class Resending:
 
     # ---------------------------------------------------------------------------------- details
 
-    async def _ways(self, shelf: Shelf) -> dict[SeriesKey, _Way]:
+    async def _ways(self, shelf: Shelf) -> dict[SeriesKey, SeriesAgain]:
         """By the series that is read: how its readings are decoded."""
         eras = await shelf.eras()
         sends = {send.key: send for send in self.meter.send}
@@ -255,9 +249,9 @@ class Resending:
         for key, send in sends.items():
             known = [(era.last, self._fits(era, send)) for era in eras.get(key, ())]
             source = Source(self.meter, send.measured)
-            ways[key] = way = _Way(key, self.meter.name, send, source, known)
+            ways[key] = way = SeriesAgain(key, self.meter.name, send, source, known)
             if send.as_ == "consumption" and not send.integrates:
-                before = [_stored(row) for row in earlier.get(key, ()) if way.fits(row.n)]
+                before = [stored_as(row) for row in earlier.get(key, ()) if way.fits(row.n)]
                 way.counted = ConsumptionAgain(send, source, self._zone, before)
             elif send.as_ == "counter":
                 way.counted = CounterAgain(send, source, self._zone)
@@ -304,7 +298,7 @@ class Resending:
             )
         return matches[0]
 
-    async def _see_polls(self, shelf: Shelf, ways: Mapping[SeriesKey, _Way]) -> None:
+    async def _see_polls(self, shelf: Shelf, ways: Mapping[SeriesKey, SeriesAgain]) -> None:
         bus = self._config.bus_of(self.meter)
         label = self._config.energinet.label
         longest = 0
@@ -328,7 +322,7 @@ class Resending:
                 for at, value in way.polled.values.items():
                     way.see(at, value, RawWords())
 
-    def _see_boundary(self, way: _Way, sample: Sample) -> None:
+    def _see_boundary(self, way: SeriesAgain, sample: Sample) -> None:
         """Words at a boundary that has no reading, though it was read."""
         every = way.send.every
         boundary = latest_boundary(sample.at, every, self._zone)
@@ -338,12 +332,14 @@ class Resending:
         if isinstance(value, Decimal):
             way.see(self._stamp(way, boundary), value, sample.raw.only(way.source.registers))
 
-    def _stamp(self, way: _Way, boundary: Instant) -> Instant:
+    def _stamp(self, way: SeriesAgain, boundary: Instant) -> Instant:
         if way.send.as_ == "counter" or self._config.energinet.label == "end":
             return boundary
         return previous_boundary(boundary, way.send.every, self._zone)
 
-    def _item(self, way: _Way, found: _Found, taken: Collection[tuple[SeriesKey, Instant]]) -> Item:
+    def _item(
+        self, way: SeriesAgain, found: Found, taken: Collection[tuple[SeriesKey, Instant]]
+    ) -> Item:
         row, now = found.row, found.now
         key = way.send.key
         moves = key != row.key
@@ -386,108 +382,6 @@ class Resending:
 
 
 _NEVER: Final = frozenset({"too_old", "in_future", NO_TIME, "has_own", "other_kind"})
-
-
-@frozen
-class _Found:
-    row: ExportRow
-    now: Again
-
-
-@define
-class _Way:
-    """How the readings of one series are decoded."""
-
-    key: SeriesKey
-    meter: str
-    send: SendSettings
-    source: Source
-    eras: Sequence[tuple[int, bool]]
-    """Up to which number they were, or were not, what the configuration says now."""
-    counted: ConsumptionAgain | CounterAgain | None = None
-    polled: PolledAgain | None = None
-    gaps: list[tuple[Instant, Instant]] = field(factory=list)
-    """First and last stamps without a reading, in order, for which there may be words."""
-    doubted: dict[Instant, tuple[Decimal, RawWords]] = field(factory=dict)
-    """What is known of those, by stamp."""
-    _queue: list[Instant] = field(factory=list)
-    _newest: Instant = -(1 << 62)
-    """The stamp of the reading before."""
-    held: dict[int, ExportRow] = field(factory=dict)
-    """Number to reading, of those whose value depends on a later one."""
-
-    def see(self, stamp: Instant, value: Decimal, raw: RawWords) -> None:
-        """Words for a stamp; those that came first count, where there is a gap."""
-        nth = bisect_right(self.gaps, (stamp, 1 << 62)) - 1
-        if nth < 0 or not self.gaps[nth][0] <= stamp <= self.gaps[nth][1]:
-            return
-        if stamp not in self.doubted:
-            self.doubted[stamp] = value, raw
-            heappush(self._queue, stamp)
-
-    def take(self, row: ExportRow, before: Instant) -> Iterator[_Found]:
-        """What the next reading comes to, and what was held for it; `before`: the stamp that the
-        words have that it brought along."""
-        self.doubted.pop(row.stamp, None)
-        stored = _stored(row)
-        if not self.fits(row.n):
-            yield _Found(row, Again(stored, None, "other_kind"))
-        elif self.counted is None:
-            for one in self._doubted_before(row.stamp):
-                yield self._new(Again(one, one.value))
-            if self.polled is None:
-                yield _Found(row, from_own_words(self.source, stored))
-                return
-            value = self.polled.values.get(row.stamp)
-            yield _Found(row, Again(stored, value, "" if value is not None else "too_few_polls"))
-        else:
-            self.held[row.n] = row
-            if stored.raw.blocks:
-                own = stored.raw.before()
-                base = decoded(self.source, own)
-                if isinstance(base, Decimal) and before > self._newest:
-                    self.doubted.pop(before, None)  # these are what a reading was reckoned from
-                    self.see(before, base, own)
-                found = self.counted.take(stored, self._doubted_before(row.stamp))
-            else:
-                found = self.counted.take(stored)
-            self._newest = row.stamp
-            yield from self._free(found)
-
-    def rest(self) -> Iterator[_Found]:
-        """What is still held, after the last."""
-        if self.counted is not None:
-            yield from self._free(self.counted.rest())
-        else:
-            for one in self._doubted_before(1 << 62):
-                yield self._new(Again(one, one.value))
-
-    def fits(self, n: int) -> bool:
-        """Was the reading with this number what the configuration says now?"""
-        return next((fits for last, fits in self.eras if n <= last), False)
-
-    def _doubted_before(self, stamp: Instant) -> list[Stored]:
-        """What is known of gaps before a stamp, in order of time; once."""
-        found = []
-        while self._queue and self._queue[0] < stamp:
-            at = heappop(self._queue)
-            if at in self.doubted:
-                found.append(Stored(0, at, *self.doubted.pop(at)))
-        return found
-
-    def _free(self, found: Iterator[Again]) -> Iterator[_Found]:
-        for now in found:
-            row = self.held.pop(now.stored.n, None)
-            yield self._new(now) if row is None else _Found(row, now)
-
-    def _new(self, now: Again) -> _Found:
-        stored = now.stored
-        row = ExportRow(self.key, self.meter, stored.stamp, stored.value, MISSING, stored.raw)
-        return _Found(row, now)
-
-
-def _stored(row: ExportRow) -> Stored:
-    return Stored(row.n, row.stamp, row.value, row.raw)
 
 
 def _names(key: SeriesKey) -> tuple[str, str]:

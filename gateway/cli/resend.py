@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import click
 from attrs import define, field
 
+from gateway.buffer.again import MISSING
 from gateway.cli.output import buffer_of, config_option, counted, print_json
 from gateway.cli.spans import instant, utc
 from gateway.clock import Instant
@@ -21,7 +22,7 @@ from gateway.control import NotRunning, ask, socket_path
 from gateway.energinet.batch import number, stamp_text
 from gateway.errors import GatewayError
 from gateway.metering.again import REASONS
-from gateway.resending import MISSING, Digest, Item, Resending, Wish
+from gateway.resending import Digest, Item, Resending, Wish
 
 _SHOWN: Final = 20
 """Rows of the table; `--json` has all of them."""
