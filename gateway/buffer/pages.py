@@ -8,6 +8,7 @@ nor the tree above a page is needed, and any file may be cut off anywhere.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from collections.abc import Iterator
@@ -64,10 +65,10 @@ class Pages:
             file, at = self._wal, newer
         if file is None:
             return b""
-        try:
-            return os.pread(file, self._size, at)
-        except OSError:
-            return b""
+        for _ in range(2):  # what a card does not give at first it may give at once after
+            with contextlib.suppress(OSError):
+                return os.pread(file, self._size, at)
+        return b""
 
     def rows(self) -> Iterator[tuple[Table, Row]]:
         """Every cell with the seal of a row of one of our tables."""

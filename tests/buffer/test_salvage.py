@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -324,3 +325,25 @@ async def test_altered_names_of_tables_are_damage_too(path: Path) -> None:
         assert (await store.open()).lost == 0
         assert (await store.counts()).pending == 10
         await store.close()
+
+
+async def test_what_a_card_gives_only_at_the_second_try_is_saved(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await (await filled(store_at(path), 20, range(30))).close()
+    overwrite(path, 0, b"no header" * 11)
+    tried: set[int] = set()
+    read = os.pread
+
+    def at_second_try(file: int, size: int, at: int) -> bytes:
+        if at not in tried:
+            tried.add(at)
+            raise OSError(errno.EIO, "Input/output error")
+        return read(file, size, at)
+
+    monkeypatch.setattr(os, "pread", at_second_try)
+    store = store_at(path)
+    opened = await store.open()
+    assert (opened.saved, opened.lost) == (600, 0)
+    assert tried
+    await store.close()
