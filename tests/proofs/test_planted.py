@@ -103,9 +103,9 @@ PLANTS: Final = (
         "a late answer accepted",
         (
             (
-                "gateway/modbus/reader.py",
-                "            self.unit.doubts[read] = self._clock.monotonic()\n",
-                "            pass\n",
+                "gateway/modbus/health.py",
+                "LATEST_ANSWER: Final = 30.0",
+                "LATEST_ANSWER: Final = 0.0",
             ),
         ),
         ("tests/modbus/test_reader.py::test_a_late_answer_is_never_taken_for_another_s",),
