@@ -65,11 +65,12 @@ class Reader:
         self._columns: Sequence[str] = ()
         self._line = 0
         self._source = ""
-        self._seen: dict[tuple[SeriesKey, int], tuple[int, int]] = {}
-        """Series and second to line and a hash of the value: files may be long."""
+        self.rows: dict[tuple[SeriesKey, Instant], Row] = {}
+        """What was read, by series and stamp."""
 
-    def take(self, text: str) -> Iterator[Row | LeftOut | Mistake]:
-        """The next line: at most one of the three, none for an empty line or the header."""
+    def take(self, text: str) -> Iterator[LeftOut | Mistake]:
+        """The next line. A value goes to `rows`; else it is one of the two, none for an empty line
+        or the header."""
         self._line += 1
         self._source = text.rstrip("\r\n")
         if self._line == 1:
@@ -98,7 +99,7 @@ class Reader:
             message = "the first line has to name the columns"
             yield self._mistake(0, message, f"{','.join(COLUMNS)} or {','.join(WITH_STATE)}")
 
-    def _row(self, fields: Mapping[str, str]) -> Iterator[Row | LeftOut | Mistake]:
+    def _row(self, fields: Mapping[str, str]) -> Iterator[LeftOut | Mistake]:
         state = fields.get("state", "")
         if state in SENT and not self._all:
             yield LeftOut(state)
@@ -115,11 +116,9 @@ class Reader:
             yield mistake
             return
         row = Row(self._line, send.key, stamp, value)
-        before = self._seen.setdefault((row.key, stamp // 1000), (self._line, hash(value)))
-        if before[0] == self._line:
-            yield row
-        elif before[1] != hash(value):
-            message = f"line {before[0]} has another value for this meterID and time"
+        before = self.rows.setdefault((row.key, stamp), row)
+        if before.value != value:
+            message = f"line {before.line} has another value for this meterID and time"
             yield self._mistake(2, message)
 
     def _send(self, text: str) -> tuple[SendSettings | None, Mistake | None]:

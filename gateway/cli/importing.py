@@ -104,7 +104,7 @@ def import_(
 class _Found:
     """What the file holds."""
 
-    rows: dict[tuple[SeriesKey, Instant], Row] = field(factory=dict)
+    rows: dict[tuple[SeriesKey, Instant], Row]
     left_out: Counter[str] = field(factory=Counter)
     mistakes: int = 0
     first_mistakes: list[Mistake] = field(factory=list)
@@ -148,7 +148,7 @@ def _read(settings: GatewayConfig, file: str, import_name: str | None, *, all_: 
         raise GatewayError(f'there is no import "{import_name}"', hint="`meter-gateway check`")
     now = int(time.time() * 1000)
     reader = Reader(file, list(sends), ZoneInfo(settings.timezone), now, all_=all_)
-    found = _Found()
+    found = _Found(reader.rows)
     try:
         with _opened(file) as lines:
             for line in _with_progress(lines, file):
@@ -160,10 +160,8 @@ def _read(settings: GatewayConfig, file: str, import_name: str | None, *, all_: 
     return found
 
 
-def _sort(one: Row | LeftOut | Mistake, found: _Found) -> None:
-    if isinstance(one, Row):
-        found.rows[one.key, one.stamp] = one
-    elif isinstance(one, LeftOut):
+def _sort(one: LeftOut | Mistake, found: _Found) -> None:
+    if isinstance(one, LeftOut):
         found.left_out[one.state] += 1
     else:
         found.mistakes += 1
@@ -238,11 +236,13 @@ def _store(path: Path, settings: GatewayConfig, rows: list[Row]) -> int:
 @contextmanager
 def _portions(rows: list[Row]) -> Iterator[Iterator[list[list[Any]]]]:
     """Values to be handed over at a time; on a terminal with a bar."""
-    parts = [_values(rows[at : at + _AT_ONCE]) for at in range(0, len(rows), _AT_ONCE)]
+    starts = range(0, len(rows), _AT_ONCE)
+    parts = (_values(rows[at : at + _AT_ONCE]) for at in starts)
     if not sys.stderr.isatty():
-        yield iter(parts)
+        yield parts
         return
-    with click.progressbar(parts, label="storing", file=sys.stderr) as bar:
+    length = len(starts)
+    with click.progressbar(parts, length=length, label="storing", file=sys.stderr) as bar:
         yield iter(bar)
 
 
