@@ -252,7 +252,7 @@ def _brought(value: Any) -> Reading:
     """[import, meterID, stamp, value]. Raises TypeError, ValueError, ArithmeticError."""
     import_name, meter_id, stamp, number = value
     exact = Decimal(number)
-    if not exact.is_finite():
+    if not exact.is_finite() or abs(exact.adjusted()) > 99:
         raise ValueError(f"{number} is no number to send")
     return Reading(SeriesKey(str(import_name), str(meter_id)), int(stamp), exact)
 

@@ -26,6 +26,8 @@ SENT: Final = frozenset({"confirmed", "dropped"})
 """States of an export that need not be sent."""
 
 MOST_DIGITS: Final = 30
+FURTHEST: Final = 20
+"""Places of the first digit before or behind the point."""
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
 
@@ -157,10 +159,10 @@ class Reader:
         return stamp, None
 
     def _value(self, text: str, send: SendSettings) -> tuple[Decimal | None, Mistake | None]:
-        if not _NUMBER.fullmatch(text) or len(text) > MOST_DIGITS:
+        value = Decimal(text) if _NUMBER.fullmatch(text) else None
+        if value is None or len(text) > MOST_DIGITS or abs(value.adjusted()) > FURTHEST:
             hint = "write 12345.6, without spaces"
             return None, self._mistake(2, f'"{text}" is no number that can be sent', hint)
-        value = Decimal(text)
         if value < 0 and send.as_ in ("counter", "consumption"):
             return None, self._mistake(2, f"{text} is below zero: a {send.as_} never is")
         return value, None

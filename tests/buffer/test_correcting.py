@@ -54,6 +54,19 @@ async def test_what_was_sent_is_sent_again_with_another_value_and_known(tmp_path
     await store.close()
 
 
+async def test_what_is_sent_again_comes_after_the_newest_and_oldest_first(tmp_path: Path) -> None:
+    """P11, for each series: its newest that waits, then the oldest of all."""
+    store = await filled(store_at(tmp_path / "readings.db"), 2, range(60))
+    await sent(store)
+    wrong = [reading(0, moment) for moment in range(10, 50)]
+    await store.correct([corrected(one, one.value + 1) for one in wrong])
+    await store.append(Commit((reading(0, 60), reading(1, 60))))
+    offered = [(w.key.meter_id, (w.stamp - START) // HOUR) for w in await take(store)]
+    assert set(offered[:2]) == {("7000", 60), ("7001", 60)}
+    assert offered[2:] == [("7000", moment) for moment in range(10, 50)]
+    await store.close()
+
+
 async def test_what_flies_or_was_corrected_meanwhile_is_passed_over(tmp_path: Path) -> None:
     store = await filled(store_at(tmp_path / "readings.db"), 1, range(2))
     (flying,) = await take(store, 1)

@@ -130,6 +130,7 @@ MISTAKES = {
     f'111,{shown(START)},"1,5"': ('"1,5" is no number that can be sent', "write 12345.6"),
     f"111,{shown(START)},nan": ('"nan" is no number', ""),
     f"111,{shown(START)},1e999": ('"1e999" is no number', ""),
+    f"111,{shown(START)},1e22": ('"1e22" is no number', ""),
     f"111,{shown(START)},-1": ("-1 is below zero: a counter never is", ""),
     f"111,{shown(START)},{'9' * 31}": ("is no number that can be sent", ""),
     f'111,{shown(START)},"1': ("this is no CSV", ""),

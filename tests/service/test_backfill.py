@@ -8,7 +8,10 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from gateway.clock import DAY, HOUR
+from gateway.control import RefusedByService, ask, socket_path
 from gateway.energinet.standin import Request, Scripted
 from tests.cli.world import call
 from tests.service import Service, Site, until
@@ -44,11 +47,15 @@ async def test_what_is_imported_is_sent_and_the_meter_goes_on_from_its_own_readi
     assert json.loads(await command(*arguments))["stored"] == 2 * COUNT
     await until(lambda: len(site.standin.received.get("lift", {})) >= COUNT)
     assert json.loads(await command(*arguments))["stored"] == 0
+    for bad in (None, [1], [["", "main", START, "nan"]], [["", "main", START, "1e999"]],
+                [["", "main", -1000, "1"]], [["", "attic", START, "1"]]):  # fmt: skip
+        with pytest.raises(RefusedByService, match="does not take these values"):
+            await asyncio.to_thread(ask, socket_path(service.buffer), "import", values=bad)
     await service.stop()
 
     again = await start(config)
     before = len(await again.stored(0, of="lift"))
-    found = await again.stored(before + 2, of="lift")
+    found = await again.stored(before + 1, of="lift")
     assert all(row.value < 1 for row in found[COUNT:])  # reckoned from no imported value
     view = await again.status()
     assert view["buffer"]["balanced"]
