@@ -305,7 +305,7 @@ async def test_ten_thousand_sequences_of_answers_lose_nothing_and_are_never_earl
 ) -> None:
     expected_events(*EVENTS)
     figures = Figures()
-    sequences = SEQUENCES // (40 if short else 1)
+    sequences = SEQUENCES // (100 if short else 1)
     for number in range(sequences // IN_A_ROW):
         path = tmp_path / str(number) / "readings.db"
         world = World(path, timestamps="utc")

@@ -56,7 +56,7 @@ def ends() -> Iterator[ExitStack]:
 async def test_what_was_stored_survives_every_kill_and_no_request_is_early(
     tmp_path: Path, short: bool, ends: ExitStack
 ) -> None:
-    kills = 30 if short else 200
+    kills = 26 if short else 200
     draw = random.Random(SEED)
     site = await Site(tmp_path, window=2, zone="UTC").open(answer)
     meters = {name: await site.meter(name) for name in METERS}

@@ -273,7 +273,7 @@ async def test_whichever_call_fails_nothing_that_was_stored_is_lost(
     expected_events("buffer.volatile")
     runs = await Runs(memory).begin()
     trials = [trial for what in ("new", "damaged", "deleted") for trial in runs.trials(what)]
-    some = trials[:: len(trials) // 16 if short else 1]
+    some = trials[:: len(trials) // 10 if short else 1]
     left = iter(some)
     failed: list[str] = []
 
