@@ -21,7 +21,7 @@ import pytest
 from gateway import __version__
 from gateway.energinet.answer import Row, read_answer
 from gateway.energinet.client import Client
-from gateway.energinet.limits import MAX_ANSWER
+from gateway.energinet.limits import MAX_ANSWER, MAX_COMMAS
 from gateway.energinet.response import Response
 from gateway.energinet.settings import EnerginetSettings, Proxy, Secret
 from gateway.energinet.standin import Scripted, StandIn
@@ -473,12 +473,16 @@ async def test_a_deeply_nested_answer_confirms_nothing(standin: StandIn) -> None
 
 async def test_a_megabyte_of_empty_objects_is_read_in_bounded_memory(standin: StandIn) -> None:
     standin.tls = None
-    standin.script = lambda _: Scripted(body=b"[" + b"{}," * 349_000 + b"{}]")
-    response = await post(await standin.start())
+    lengths = (MAX_COMMAS, 349_000)
+    standin.script = lambda r: Scripted(body=b"[" + b"{}," * lengths[r.number - 1] + b"{}]")
+    url = await standin.start()
+    few, many = [await post(url) for _ in lengths]
     Path("/proc/self/clear_refs").write_text("5")
     before = peak_mb()
-    answer = read_answer(200, response.headers, response.body, {"7": 1}, whole=response.whole)
+    answer = read_answer(200, few.headers, few.body, {"7": 1}, whole=few.whole)
     assert answer.verdicts["7"].kind == "missing"
+    answer = read_answer(200, many.headers, many.body, {"7": 1}, whole=many.whole)
+    assert answer.row is Row.UNREADABLE
     assert peak_mb() - before < 80
 
 
