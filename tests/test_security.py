@@ -1,16 +1,24 @@
-"""What code and configuration may not have: a way around TLS, or one to write to a meter."""
+"""What code and configuration may not have: a way around TLS, or one to write to a meter; nor may
+a text from outside have a line of the log."""
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.logbook import JsonFormatter, LogfmtFormatter
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "gateway").rglob("*.py"))
+FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^ "=\\]+)(?: |$)')
+"""One field of a line in logfmt."""
 SCHEMAS = sorted((ROOT / "gateway").rglob("*.schema.json"))
 
 
@@ -54,3 +62,22 @@ def test_no_line_of_the_program_has_a_dangerous_way(way: str) -> None:
         if re.search(way, line)
     ]
     assert found == []
+
+
+@given(
+    st.text(
+        st.sampled_from("\"='# \\\n\r\t\0\x1b\x07\x7f\x85\x9b\u2028\u2029\u202e\ufeff\ud800")
+        | st.characters(),
+        max_size=300,
+    )
+)
+def test_no_text_from_outside_writes_a_line_or_a_field_of_its_own(text: str) -> None:
+    record = logging.LogRecord("gateway", logging.WARNING, "", 0, "", (), None)
+    record.event, record.fields = "meter.offline", {"meter": text, "bus": "riser"}
+    for formatter in (LogfmtFormatter(), JsonFormatter()):
+        line = formatter.format(record)
+        assert line.isprintable()
+        assert len(line) < 1_000
+    names = [name for name, _ in FIELD.findall(LogfmtFormatter().format(record))]
+    assert FIELD.sub("", LogfmtFormatter().format(record)).strip() == ""
+    assert names == ["level", "event", "meter", "bus", "hint"]
