@@ -17,8 +17,8 @@ from gateway.metering.quantity import QUANTITIES
 from tests.modbus.displays import cases, compared, is_seen, quantities_of, rank_of, true_profiles
 
 NOT_YET = ("microsensor-mfe600h", "pflow-d116")
-"""Known not to hold: units in a register of their own beside floats, and of a multiplier for m³ with
-an exponent in a register the right one comes fourth."""
+"""Known not to hold: for floats whose unit is in another register, and for a multiplier of m³ whose
+exponent is in another register, where the right answer comes fourth."""
 PROFILES = [profile for profile in true_profiles() if not profile.name.startswith(NOT_YET)]
 
 
