@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from decimal import Decimal
 from typing import Final
 
@@ -29,8 +29,8 @@ BACKFILL: Final = SeriesKey("", "9001")
 class Faults:
     """Draws what happens next."""
 
-    def __init__(self, site: Site, every: Millis) -> None:
-        """One in about `every`."""
+    def __init__(self, site: Site, every: Millis, only: Collection[str] = ()) -> None:
+        """One in about `every`; `only`: nothing but these methods."""
         self.site = site
         self.draw = site.draw
         self._every = every
@@ -58,7 +58,10 @@ class Faults:
             (4, self._full),
             (2, self._backfill),
             (2, self._accept),
+            (0, self._long_outage),  # for whoever asks for it
         )
+        if only:
+            self._kinds = tuple((1, one) for _, one in self._kinds if one.__name__ in only)
 
     def begin(self, until: Instant) -> None:
         """Until a true instant; what has begun by then ends when it ends."""
@@ -333,7 +336,7 @@ class Faults:
     def _set_clock(self, off: Millis) -> None:
         site = self.site
         by = off - site.machine.off
-        site.machine.off = off
+        site.machine.off, site.judge.clock_set = off, site.steps.true
         if abs(by) > SECOND:
             site.fired["clock set " + ("forward" if by > 0 else "back")] += 1
         # Who looks at the clock every two seconds or every minute will have looked by then.
@@ -350,6 +353,19 @@ class Faults:
         api.begin(episode, draw.choice(ids))
         return f"Energinet: {episode} ({api.target}) × {api.left}"
 
+    def _long_outage(self) -> str:
+        """Energinet is down for weeks, and then finds the backlog too large."""
+        api = self.site.api
+        if api.episode:
+            return ""
+
+        def end() -> None:
+            api.episode, api.left = "large", 3
+
+        api.episode, api.left = "down_503", 1 << 30
+        self._later(15 * DAY, end)
+        return "Energinet: down for 15 days"
+
     # ---------------------------------------------------------------------------- the configuration
 
     def _remove_meter(self) -> str:
@@ -357,14 +373,13 @@ class Faults:
         if self._removed or not site.up or self._too_soon(place) or place.trouble:
             return ""
         left = tuple(m for m in site.config.meters if m.name != place.name)
+        gone = tuple(m for m in site.config.meters if m.name == place.name)
         self._removed = place.name
         site.change(evolve(site.config, meters=left))
 
         def back() -> None:
-            meters = [m for m in site.all_meters if m.name == place.name]
-            again = tuple(evolve(m, serial_number=None) for m in meters)
             self._removed = ""
-            site.change(evolve(site.config, meters=(*site.config.meters, *again)))
+            site.change(evolve(site.config, meters=(*site.config.meters, *gone)))
             self._calm_since = site.steps.true
 
         self._later(self.draw.choice([2 * HOUR, DAY, 9 * DAY]), back)

@@ -65,7 +65,7 @@ _ABOUT_ONE: Final = frozenset({"missing", "contradiction", "short", "refused"})
 @define(eq=False)
 class Energinet:
     """The one endpoint; `receives` is told of each body before it is answered, `took` of
-    what of it an answer that arrived confirms."""
+    what of it an answer that arrived confirms; `ambiguous`: may a stamp have two values?"""
 
     steps: Steps
     machine: Machine
@@ -73,6 +73,7 @@ class Energinet:
     draw: random.Random
     receives: Callable[[str, list[Any], int], None]
     took: Callable[[list[Any]], None]
+    ambiguous: Callable[[str], bool]
     held: dict[str, dict[str, Decimal]] = field(factory=dict)
     """MeterID to stamp, as it was sent, to value."""
     sent: dict[str, dict[str, Decimal]] = field(factory=dict)
@@ -86,8 +87,6 @@ class Energinet:
     """Requests until all is well again."""
     target: str = ""
     """The meterID that the episode is about."""
-    ambiguous: Callable[[str], bool] = lambda text: False
-    """May this stamp have two values?"""
     in_doubt: bool = False
     """Is the wall clock wrong though the machine takes it for right?"""
     _next: dict[str, tuple[Instant, Instant]] = field(factory=dict)

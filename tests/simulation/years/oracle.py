@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from gateway.clock import DAY, SECOND, Instant, Millis
 from gateway.energinet.batch import stamp_text
@@ -42,7 +42,6 @@ class Chain:
     at: Instant | None = None
     """The boundary of a base of which only that is known."""
     moved: Decimal = Decimal(0)
-    unknown: bool = True
 
 
 @define(eq=False)
@@ -53,10 +52,14 @@ class Row:
     meter: MeterSettings
     place: Place
     chain: Chain = field(factory=Chain)
+    kept: Chain | None = None
+    """The same without what was refused since because its stamp is taken: a restart goes on from
+    what is stored."""
     stored: dict[Instant, Decimal] = field(factory=dict)
     newest: Instant = 0
-    accepted: Instant = 0
-    """The latest stamp of which Energinet's confirmation arrived."""
+    """The stamp of the last one."""
+    accepted: set[Instant] = field(factory=set)
+    """Stamps of which Energinet's confirmation arrived."""
     settled: int = 0
     """Boundaries that have a value or a gap."""
     first: Instant | None = None
@@ -116,6 +119,18 @@ class Oracle:
                 else:
                     self._reading(row, boundary, one, stored=id(one) not in again)
 
+    def without_time(self, readings: Sequence[Reading], stored: int) -> None:
+        """Readings were parked whose time nobody knows."""
+        self.count += stored
+        for one in readings:
+            row = self.rows[one.key]
+            words = one.raw.lookup(row.place.counter)
+            if words is None or row.send.as_ not in ("counter", "consumption"):
+                continue
+            seen = row.place.seen.get(_number(words, row.place), ())
+            if not any(not each.synchronised and each.true <= one.stamp for each in seen):
+                raise Broken(f"{one.key.meter_id}: {one.value} without time was never shown")
+
     def _boundary(self, key: SeriesKey, stamp: Instant) -> Instant:
         send = self.rows[key].send
         if send.as_ == "counter" or self.label == "end":
@@ -128,21 +143,22 @@ class Oracle:
             if one.stamp in row.stored:
                 raise Broken(f"{one.key.meter_id} has {one.stamp} twice")
             row.stored[one.stamp] = one.value
-            row.newest = max(row.newest, one.stamp)
+            row.newest = one.stamp
             if self.ambiguous(one.stamp):
                 self.fired("an hour that the clock shows twice")
         if row.send.as_ in ("counter", "consumption"):
-            self._counted(row, boundary, one)
+            if not stored and row.kept is None:
+                row.kept = evolve(row.chain)
+            self._counted(row, boundary, one, stored=stored)
         else:
             self._polled(row, boundary, one)
-        if not stored:
-            self.energy["repeated"] += one.value if row.send.as_ == "consumption" else 0
 
-    def _counted(self, row: Row, boundary: Instant, one: Reading) -> None:
+    def _counted(self, row: Row, boundary: Instant, one: Reading, *, stored: bool) -> None:
         scale = row.place.counter.scale * row.meter.multiplier
-        chain = row.chain
         if row.send.as_ == "consumption":
-            chain.moved += one.value
+            row.chain.moved += one.value
+            if stored and row.kept is not None:
+                row.kept.moved += one.value
             if not one.raw.blocks:  # a part of a gap that is spread; the whole comes last
                 return
         words = one.raw.lookup(row.place.counter)
@@ -158,36 +174,39 @@ class Oracle:
             if one.value != shown * scale:
                 raise Broken(f"{one.key.meter_id}: {one.value} is not {shown} × {scale}")
             return
-        self._conserved(row, boundary, seen, scale)
+        self._conserved(row, boundary, seen, scale, stored=stored)
 
-    def _conserved(self, row: Row, boundary: Instant, seen: list[Seen], scale: Decimal) -> None:
+    def _conserved(
+        self, row: Row, boundary: Instant, seen: list[Seen], scale: Decimal, *, stored: bool
+    ) -> None:
         """What was stored since the base is what the counter moved, to the last digit."""
-        chain, name = row.chain, row.send.key.meter_id
-        bases = [chain.base] if chain.base else self._bases(row, chain.at)
-        if not bases:
-            raise Broken(f"{name}: consumption without a base at {boundary}")
-        fits = [
-            now
-            for now in seen
-            for base in bases
-            if base.device is now.device and (now.total - base.total) * scale == chain.moved
-        ]
-        if not fits:
-            moved = [(now.total - base.total) * scale for now in seen for base in bases]
-            raise Broken(f"{name}: {chain.moved} up to {boundary}, but the counter moved {moved}")
-        self.energy["stored"] += chain.moved
-        row.chain = Chain(fits[0])
+        tried = []
+        for chain in (row.chain, row.kept) if stored else (row.chain,):
+            if chain is None:
+                continue
+            for base in [chain.base] if chain.base else self._bases(row, chain.at):
+                for now in seen:
+                    moved = (now.total - base.total) * scale
+                    if base.device is now.device and moved == chain.moved:
+                        self.energy["stored" if stored else "refused: its stamp is taken"] += moved
+                        row.chain = Chain(now)
+                        if stored:
+                            row.kept = None
+                        return
+                    tried.append(moved)
+        name, told = row.send.key.meter_id, row.chain.moved
+        raise Broken(f"{name}: {told} up to {boundary}, but the counter moved {tried}")
 
     def _gap(self, row: Row, boundary: Instant, gap: Gap) -> None:
         if row.send.as_ != "consumption":
             return
         chain = row.chain
         if gap.reason == "buffer_full":
-            row.chain = Chain(None, boundary)
+            row.chain, row.kept = Chain(None, boundary), None
             self.energy["lost on a full disk"] += gap.count
         elif gap.reason in _BREAKS and gap.count == 1:
             self._may_break(row, boundary, gap.reason)
-            row.chain = Chain(None, boundary)
+            row.chain, row.kept = Chain(None, boundary), None
             if chain.base is not None:
                 self.energy[gap.reason] += 1
 

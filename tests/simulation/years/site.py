@@ -8,7 +8,7 @@ import itertools
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,22 +21,21 @@ from attrs import evolve
 from gateway.buffer.appending import Appended
 from gateway.buffer.settings import BufferSettings
 from gateway.buffer.store import Store
-from gateway.buffer.views import ExportRow
 from gateway.clock import DAY, HOUR, MINUTE, SECOND, Instant
 from gateway.config.settings import GatewayConfig
-from gateway.energinet.batch import stamp_text
 from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
 from gateway.errors import StoreFull
 from gateway.logbook import EVENTS, LOGGER, forget_repetitions
-from gateway.metering.reading import As, Commit, Counts, Series, SeriesKey
+from gateway.metering.reading import As, Commit, Reading, Series, SeriesKey
 from gateway.metering.register import Encoding, Register
 from gateway.metering.settings import GapRule, MeterSettings, SendSettings
 from gateway.modbus.settings import BusSettings, SerialLink, TcpLink
 from gateway.plant import Plant
 from gateway.rounds import restore
 from tests.simulation.years.importing import Energinet
+from tests.simulation.years.judging import Judge
 from tests.simulation.years.meters import Device, Place, Wire, profile
-from tests.simulation.years.oracle import Broken, Oracle, nights
+from tests.simulation.years.oracle import Oracle
 from tests.simulation.years.steps import Machine, SeldomLooking, Steps, at_once, either, wait
 
 T = TypeVar("T")
@@ -63,26 +62,30 @@ class FusedStore(Store):
     """Does the kill come before the work of that call, or after it?"""
 
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:
-        if self.fuse is None:
-            return self._safely(work, *arguments)
-        self.fuse -= 1
-        if self.fuse < 0 and self.before:
-            raise Killed
+        if self.fuse is not None:
+            self.fuse -= 1
+            if self.fuse < 0 and self.before:
+                raise Killed
+        stored = self._index.counts().stored
         found = self._safely(work, *arguments)
         if isinstance(found, Appended):
             self.site.oracle.committed(cast(Commit, arguments[0]), found.repeated)
-        if self.fuse < 0:
+        if work == self._park_timeless:
+            more = self._index.counts().stored - stored
+            self.site.oracle.without_time(cast(Commit, arguments[0]).readings, more)
+        if self.fuse is not None and self.fuse < 0:
             raise Killed
         return found
 
     async def append(self, commit: Commit) -> Appended:
         if self.site.full:
             raise StoreFull("no room")
-        fused = self.fuse is not None
-        found = await super().append(commit)
-        if not fused:
-            self.site.oracle.committed(commit, found.repeated)
-        return found
+        return await super().append(commit)
+
+    async def park_timeless(self, readings: Sequence[Reading], samples: Sequence[int]) -> None:
+        if self.site.full:
+            raise StoreFull("no room")
+        await super().park_timeless(readings, samples)
 
 
 class Events(logging.Handler):
@@ -121,30 +124,30 @@ class Site:
         self.zone_name = draw.choice(ZONES)
         self.zone = ZoneInfo(self.zone_name)
         self.oracle = Oracle(self.zone, draw.choice(["start", "end"]))
+        judge = self.judge = Judge(self)
+        lot = random.Random(seed + 1)
         self.api = Energinet(
-            self.steps, self.machine, self.zone, random.Random(seed + 1), self._received, self._took
+            self.steps, self.machine, self.zone, lot, judge.received, judge.took, judge.ambiguous
         )
-        self.api.ambiguous = self._ambiguous
         self.places = {place.name: place for place in self._places()}
         self.wire = Wire(self.places.values(), self.steps, self.machine, random.Random(seed + 2))
         self.wire.fired = lambda fault: self.fired.update([fault])
         self.config = self._config(folder)
-        self.all_meters = self.config.meters
         self.store: FusedStore
         self.plant: Plant
         self.up = False
         self.full = False
         """Is the disk?"""
+        self.began_in_doubt = False
+        """Did it ever start with a clock that was wrong and taken to be right?"""
         self.story: list[tuple[Instant, str]] = []
         self.backfilled: set[SeriesKey] = set()
         self._others: list[Series] = []
         self._queue: list[tuple[Instant, int, Callable[[], None]]] = []
         self._order = itertools.count()
         events.true = lambda: self.steps.true
-        events.said = self._said
+        events.said = self.judge.said
         self.oracle.fired = lambda fault: self.fired.update([fault])
-        self.false_holds = 0
-        self.fates: Counter[str] = Counter()
         self._hours = 0
 
     # -------------------------------------------------------------------------------- the plant
@@ -224,6 +227,7 @@ class Site:
 
     def start(self) -> None:
         """The service begins."""
+        self.began_in_doubt |= self.api.in_doubt
         self.store = FusedStore(self.config.buffer, self.machine)
         self.store.site = self
         self._build()
@@ -285,6 +289,8 @@ class Site:
             at = table.get_next_fire_time(previous, now)
             left = at.timestamp() - self.machine.now() / 1000
             await wait((), max(left, 0.0))
+            if not self.machine.is_synchronised:
+                schedule.look()  # may say so
             if self._looked != (self.machine.off, self.machine.is_synchronised):
                 self._looked = (self.machine.off, self.machine.is_synchronised)
                 schedule.look()
@@ -338,123 +344,14 @@ class Site:
             self.fired["an hour that the clock leaves out"] += 1
         at_once(self.store.prune())
         whole = self._hours % (24 * 30) == 0
-        self.check_counts(at_once(self.store.check_counts() if whole else self.store.counts()))
+        self.judge.check_counts(
+            at_once(self.store.check_counts() if whole else self.store.counts())
+        )
 
     def _offset(self, at: Instant) -> timedelta:
         offset = datetime.fromtimestamp(at / 1000, self.zone).utcoffset()
         assert offset is not None
         return offset
-
-    def check_counts(self, counts: Counts) -> None:
-        """Nothing that was stored has vanished."""
-        if not counts.balanced or counts.stored != self.oracle.count:
-            raise Broken(f"{self.oracle.count} were stored, but {counts}")
-
-    # -------------------------------------------------------------------------------- judging
-
-    def _received(self, sender: str, sets: list[Any], size: int) -> None:
-        """A body is under way: P11. The newest value of each meterID is in it, and all that waits
-        if there is room."""
-        uploader, now = self.plant.uploaders[sender], self.machine.now()
-        state, limit = uploader._state, uploader.status().limit
-        if size > limit - 60:
-            self.fired["more waits than a body holds"] += 1
-        if state.suspects or self.api.in_doubt or self.oracle.clock_was_wrong:
-            return
-        sent = {one["meterID"]: {stamp for stamp, _ in one["values"]} for one in sets}
-        odd = state.caps.keys() | state.probes.keys()
-        for key, row in self.oracle.rows.items():
-            newest, name = row.newest, key.meter_id
-            if row.send.sender != sender or name in odd or not row.accepted < newest <= now:
-                continue
-            line = self.store._index.by_key[key]
-            if self.oracle.ambiguous(newest) or line.spans.state_of(line.stored):
-                continue  # held, or parked alone
-            text = stamp_text(newest, self.zone, self.config.energinet.timestamps)
-            if text not in sent.get(name, ()):
-                raise Broken(f"{name}: {text} is its newest, but not in the body")
-        if odd or state.missing or size > limit - 100 or self.backfilled or self.machine.off:
-            return
-        waiting = at_once(self.store.waiting(sender))
-        if waiting and not any(nights((now - n * DAY) // DAY, self.zone) for n in range(0, 40, 4)):
-            raise Broken(f"{waiting} values wait, though there is room")
-
-    def _took(self, sets: list[Any]) -> None:
-        for one in sets:
-            row = self.oracle.rows.get(SeriesKey("", one["meterID"]))
-            if row is not None:
-                latest = max(self.api.instant(stamp) for stamp, _ in one["values"])
-                row.accepted = max(row.accepted, latest)
-
-    def _said(self, event: str, fields: Any) -> None:
-        if event == "counter.held":
-            place = self.places[fields["meter"]]
-            if self.steps.true > place.doubtful_until and not self.oracle.clock_was_wrong:
-                self.false_holds += 1
-                self.tell(f"false hold: {fields}")
-
-    def check(self) -> None:
-        """Long after the last fault: what was stored is where it should be, and right."""
-        self.check_counts(at_once(self.store.check_counts()))
-        self.oracle.check_ledger()
-        states: dict[tuple[str, Instant], tuple[Decimal, str]] = {}
-        for rows in self._export():
-            for row in rows:
-                states[row.key.meter_id, row.stamp] = row.value, row.state
-        recent = self.steps.true - self.config.energinet.linger - 2 * HOUR
-        pruned = self.steps.true - self.config.buffer.keep
-        for name, texts in self.oracle.texts(self.config.energinet.timestamps).items():
-            held = self.api.held.get(name, {})
-            for text, some in texts.items():
-                self._check_name(name, text, some, states, held.get(text), recent, pruned)
-            if held.keys() - texts.keys():
-                raise Broken(f"{name}: Energinet holds what was never stored")
-
-    def _check_name(
-        self,
-        name: str,
-        text: str,
-        some: list[tuple[Instant, Decimal]],
-        states: dict[tuple[str, Instant], tuple[Decimal, str]],
-        held: Decimal | None,
-        recent: Instant,
-        pruned: Instant,
-    ) -> None:
-        """What became of the readings that have one stamp, as it is sent."""
-        sent = []
-        for at, value in some:
-            kept, state = states.get((name, at), (value, "pruned"))
-            if state == "pruned" and at > pruned:
-                raise Broken(f"{name}: {text} is lost")
-            if kept != value:
-                raise Broken(f"{name}: {text} was stored as {value} and is {kept}")
-            if state == "pending" and at < recent:
-                raise Broken(f"{name}: {text} still waits")
-            self.fates[state] += 1
-            if state in ("confirmed", "pruned"):
-                sent.append(value)
-        if not sent:
-            return
-        if held is None:
-            raise Broken(f"{name}: {text} is confirmed, but Energinet has it not")
-        kind = self.oracle.rows[SeriesKey("", name)].send.as_
-        right = {"consumption": sum(sent), "maximum": max(sent)}.get(kind, sent[-1])
-        if kind == "mean" and len(sent) == 2:
-            if not min(sent) <= held <= max(sent):
-                raise Broken(f"{name}: {text} is {held}, of {sent}")
-        elif held != right:
-            raise Broken(f"{name}: {text} is {held}, not {right}")
-
-    def _export(self) -> Iterator[list[ExportRow]]:
-        rows = self.store.export()
-        with contextlib.suppress(StopAsyncIteration):
-            while True:
-                yield at_once(anext(rows))  # type: ignore[arg-type]
-
-    def _ambiguous(self, stamp: str) -> bool:
-        if self.config.energinet.timestamps != "local":
-            return False
-        return self.oracle.ambiguous(self.api.instant(stamp))
 
     # ------------------------------------------------------------------------------------ time
 
