@@ -17,7 +17,6 @@ from gateway.clock import DAY, HOUR
 from gateway.energinet import answer, choosing, uploader
 from gateway.energinet.answer import Answer, Row, Verdict
 from gateway.metering import counter
-from gateway.metering.counted import CounterValues
 from gateway.metering.reading import Commit
 from gateway.metering.values import Values
 from tests.simulation.years import Figures, play
@@ -100,10 +99,6 @@ def it_gives_up_after_an_hour(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(choosing, "oldest_allowed", lambda now: now - HOUR)
 
 
-def a_new_meter_goes_on_where_the_old_one_stood(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(CounterValues, "replaced", lambda *_: None)
-
-
 def what_is_stored_is_not_all(patch: pytest.MonkeyPatch) -> None:
     append = Store._append
     commits = iter(range(1 << 30))
@@ -126,7 +121,6 @@ def what_is_stored_is_not_all(patch: pytest.MonkeyPatch) -> None:
         (a_refused_entry_is_an_accepted_one, ("_answer",)),
         (no_answer_is_a_good_one, ("_answer",)),
         (it_gives_up_after_an_hour, ("_answer",)),
-        (a_new_meter_goes_on_where_the_old_one_stood, ("_replaced", "_reset")),
         (what_is_stored_is_not_all, ("_kill",)),
     ],
     ids=lambda one: getattr(one, "__name__", None),
