@@ -217,13 +217,13 @@ def _late(
     asked = {(line.id, stamp) for _, line, stamp in given if stamp <= line.latest}
     if not asked:
         return set()
-    earliest = min(stamp for _, stamp in asked)
-    latest = max(stamp for _, stamp in asked)
+    stamps = {stamp for _, stamp in asked}
+    earliest, latest = min(stamps), max(stamps)
     found: set[tuple[int, int]] = set()
     for number, block in index.blocks.items():
         if block.latest < earliest or block.earliest > latest:
             continue
-        stored = chunks.block(connection, number)
+        stored = chunks.stamped(connection, number, stamps)
         found.update(asked.intersection((record.series, record.stamp) for record in stored))
     return found
 
