@@ -119,8 +119,15 @@ def test_nothing_is_logged_that_a_person_would_have_to_act_on_but_the_planned_si
 ) -> None:
     events = re.findall(r"^level=(\w+) event=(\S+) (.*)", shows["alone"].err, re.M)
     assert {event for _, event, _ in events} >= {"gateway.started", "bus.up", "gateway.stopped"}
-    loud = [(event, rest) for level, event, rest in events if level in ("warning", "error")]
-    assert all(event == "meter.offline" and "heat-pump" in rest for event, rest in loud), loud
+    back = [rest.split()[0] for _, event, rest in events if event == "meter.online"]
+    loud = [
+        (event, rest)
+        for level, event, rest in events
+        # Another meter may miss a request where the machine stood still; then it is back at once.
+        if level in ("warning", "error")
+        and not (event == "meter.offline" and rest.split()[0] in ["meter=heat-pump", *back])
+    ]
+    assert loud == []
 
 
 def test_the_meter_that_fails_is_seen_to_fail_and_to_come_back(shows: dict[str, Done]) -> None:
