@@ -26,8 +26,9 @@ $(VENV)/.made: requirements-dev.lock pyproject.toml deploy/make-venv.sh deploy/f
 demo: env
 	@$(BIN)/meter-gateway demo --duration $(DURATION)
 
+# Four at a time: most of them wait for a line, a slot or a process.
 test: env
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 lint: env
 	$(BIN)/ruff check
