@@ -28,7 +28,7 @@ demo: env
 
 # Four at a time: most of them wait for a line, a slot or a process.
 test: env
-	$(BIN)/python -m pytest -n 4 --dist loadgroup
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 lint: env
 	$(BIN)/ruff check
