@@ -20,6 +20,8 @@ _IN_WHEEL: Final = _PACKAGE / "_device_profiles"
 SHIPPED: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _PACKAGE.parent / "device_profiles"
 _DEEPEST: Final = 8
 """Profiles that extend one another in a row."""
+_SHIPPED: Final[dict[str, DeviceProfile]] = {}
+"""Those that were read: they do not change while the program runs."""
 
 
 class UnknownProfile(KeyError):
@@ -39,7 +41,7 @@ class Library:
 
     def __init__(self, own: Path | None = None, *, shipped: Path = SHIPPED) -> None:
         self._folders = tuple(folder for folder in (own, shipped) if folder is not None)
-        self._profiles: dict[str, DeviceProfile] = {}
+        self._profiles = _SHIPPED if self._folders == (SHIPPED,) else {}
 
     def names(self) -> tuple[str, ...]:
         """The names of all profiles, sorted; nothing is read."""
