@@ -154,7 +154,8 @@ def test_no_answer_of_a_server_raises_or_takes_long(short: bool) -> None:
     for nth in range(inputs):
         large = nth % (LARGE // (5 if short else 1)) == 0
         body = large_body(draw) if large else answer_body(draw)
-        status = draw.choice((200, 200, 200, 201, 204, draw.randrange(-5, 1_200)))
+        special = draw.choice((301, 400, 401, 404, 409, 413, 422, 429, 503))
+        status = draw.choice((200, 200, 200, 201, 204, special, draw.randrange(-5, 1_200)))
         headers = {"retry-after": altered(draw, draw.choice(HEADERS).encode()).decode("latin-1")}
         whole = draw.random() < 0.95
         read = partial(read_answer, status, headers, body, SENT, whole=whole, now=NOW)
