@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 from gateway.clock import Clock, Millis
+from gateway.commits import log_failure
 from gateway.errors import StoreError
 from gateway.logbook import LOGGER, Entry, content
 
@@ -63,10 +64,12 @@ class Diary(logging.Handler):
         if not taken:
             return
         try:
-            await self._shelf.note([self._entry(*one) for one in taken])
+            await self._shelf.note(self._entries(taken))
         except StoreError:
             with self._alone():
                 self._waiting = deque([*taken, *self._waiting], MOST_WAITING)
+        except Exception as error:  # the border of a commit
+            log_failure("diary", error)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -77,8 +80,9 @@ class Diary(logging.Handler):
         finally:
             self.release()
 
-    def _entry(self, boottime: Millis, record: logging.LogRecord) -> Entry:
-        event, fields = content(record)
-        at = self._clock.now() - (self._clock.boottime() - boottime)
-        level = record.levelname.lower()
-        return Entry(at, self._clock.synchronised(), level, event, fields)
+    def _entries(self, taken: Sequence[tuple[Millis, logging.LogRecord]]) -> list[Entry]:
+        sure, booted = self._clock.synchronised(), self._clock.now() - self._clock.boottime()
+        return [
+            Entry(booted + boottime, sure, record.levelname.lower(), *content(record))
+            for boottime, record in taken
+        ]

@@ -40,11 +40,14 @@ class Shelf:
 
     def __init__(self) -> None:
         self.full = False
+        self.broken = False
         self.kept: list[Entry] = []
 
     async def note(self, entries: Sequence[Entry]) -> None:
         if self.full:
             raise StoreFull("the disk is full")
+        if self.broken:
+            raise RuntimeError("a mistake of ours")
         self.kept += entries
 
 
@@ -90,6 +93,21 @@ async def test_while_the_buffer_takes_nothing_the_newest_wait_in_their_order() -
         await diary.write()
     said = [entry.fields["reason"] for entry in shelf.kept]
     assert said == [*map(str, range(1, MOST_WAITING)), "the last"]
+
+
+async def test_an_error_that_nobody_expected_is_said_and_does_not_end_it(
+    expected_events: Expected,
+) -> None:
+    expected_events("task.failed")
+    shelf = Shelf()
+    shelf.broken = True
+    diary = Diary(shelf, FakeClock(START))
+    with diary.open():
+        log("bus.up", bus="riser")
+        await diary.write()
+        shelf.broken = False
+        await diary.write()
+    assert [entry.event for entry in shelf.kept] == ["task.failed"]
 
 
 async def test_a_line_of_before_the_clock_was_set_has_the_right_time() -> None:
