@@ -160,9 +160,7 @@ async def send_again(
     resending = Resending(plant.config, wish, clock.now())
     twins: dict[str, set[Instant]] = {}
     count = 0
-    async with contextlib.AsyncExitStack() as between:
-        for uploader in plant.uploaders.values():
-            await between.enter_async_context(uploader.between())
+    async with _between_requests(plant):
         found = Digest()
         async for items in resending.items(store):
             found.add(items)
@@ -178,8 +176,6 @@ async def send_again(
                     twins.setdefault(item.key.meter_id, set()).add(item.row.stamp)
         for uploader in plant.uploaders.values():
             await uploader.take_anew(twins)
-    for uploader in plant.uploaders.values():
-        uploader.poke()
     return {"sent_again": count}
 
 
@@ -208,9 +204,7 @@ async def parked_alone(config: GatewayConfig, wanted: Parked) -> dict[str, Any]:
 async def settle_parked(plant: Plant, store: Store, wanted: Parked) -> dict[str, Any]:
     """Let it be sent again, or drop it; no request goes meanwhile. Raises GatewayError."""
     stay: Mapping[str, int] = {}
-    async with contextlib.AsyncExitStack() as between:
-        for uploader in plant.uploaders.values():
-            await between.enter_async_context(uploader.between())
+    async with _between_requests(plant):
         try:
             if wanted.discard:
                 count = await store.discard_parked(wanted.names, wanted.reason)
@@ -221,9 +215,18 @@ async def settle_parked(plant: Plant, store: Store, wanted: Parked) -> dict[str,
                 f'no meter or meterID "{error.args[0]}" is stored',
                 hint="`meter-gateway parked list` shows what is parked",
             ) from None
+    return {"count": count, "stay": stay}
+
+
+@contextlib.asynccontextmanager
+async def _between_requests(plant: Plant) -> AsyncIterator[None]:
+    """No request goes meanwhile; then every sender looks again."""
+    async with contextlib.AsyncExitStack() as between:
+        for uploader in plant.uploaders.values():
+            await between.enter_async_context(uploader.between())
+        yield
     for uploader in plant.uploaders.values():
         uploader.poke()
-    return {"count": count, "stay": stay}
 
 
 async def import_alone(config: GatewayConfig, portions: Iterable[object]) -> int:
