@@ -7,12 +7,11 @@ import contextlib
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from attrs import define, evolve, field
 
-from gateway.clock import HOUR, Clock, Instant, Millis
+from gateway.clock import HOUR, Clock, Instant, Millis, utc
 from gateway.errors import StoreError, StoreFull
 from gateway.logbook import log
 from gateway.metering.meter import Outcome
@@ -194,7 +193,7 @@ class Committer:
         self._waiting.clear()
         self._gathered = None
         if stamps:
-            log("buffer.dropped", reason=reason, count=len(stamps), oldest=shown(min(stamps)))
+            log("buffer.dropped", reason=reason, count=len(stamps), oldest=utc(min(stamps)))
 
     async def flush(self) -> bool:
         """Commit what there is now; False where the buffer did not take all of it."""
@@ -267,14 +266,9 @@ class Committer:
     def _say_lost(self) -> None:
         if self._oldest_lost is None:
             return
-        oldest = shown(self._oldest_lost)
+        oldest = utc(self._oldest_lost)
         log("buffer.dropped", reason="memory", count=self._lost, oldest=oldest)
         self._lost, self._oldest_lost = 0, None
-
-
-def shown(stamp: Instant) -> str:
-    """An instant as a log line shows it."""
-    return f"{datetime.fromtimestamp(stamp / 1000, UTC):%FT%TZ}"
 
 
 def _merged(gaps: Sequence[Gap]) -> list[Gap]:

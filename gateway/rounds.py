@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 from attrs import evolve
 
-from gateway.clock import HOUR, SECOND, STEP, Clock, Instant, Millis
-from gateway.commits import Committer, either, log_failure, shown
+from gateway.clock import HOUR, SECOND, STEP, Clock, Instant, Millis, utc
+from gateway.commits import Committer, either, log_failure
 from gateway.errors import StoreError
 from gateway.logbook import log
 from gateway.metering.interval import next_poll
@@ -296,8 +296,8 @@ class BusRounds:
         known = meter.settled
         if known is not None and known > booted:  # by a clock that was ahead
             known = None
-        after = None if known is None else shown(known)
+        after = None if known is None else utc(known)
         log(
             "clock.no_time",
-            meter=meter.name, values=len(readings), after=after, before=shown(booted),
+            meter=meter.name, values=len(readings), after=after, before=utc(booted),
         )  # fmt: skip

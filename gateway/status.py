@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from gateway import __version__
 from gateway.buffer.store import Store
 from gateway.buffer.views import GapLine
-from gateway.clock import DAY, Clock, Instant
+from gateway.clock import DAY, Clock, Instant, utc
 from gateway.energinet.holding import with_held
 from gateway.energinet.slot import Now
 from gateway.energinet.uploader import SenderStatus, SendReport
@@ -28,9 +27,7 @@ _COUNTER: Final = ("quantity", "was", "is")
 
 def iso(at: Instant | None) -> str | None:
     """An instant as ISO 8601 in UTC, to the second; None stays None."""
-    if at is None:
-        return None
-    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if at is None else utc(at)
 
 
 def counts_view(counts: Counts) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from gateway.cli.output import buffer_of, config_option, print_json
+from gateway.clock import utc
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.logbook import Entry, logfmt
@@ -52,7 +52,7 @@ def events(level: str, last: int, as_json: bool, config: str | None) -> None:
         return
     for entry in found:
         doubt = "" if entry.sure else "~"
-        click.echo(f"{doubt}{_iso(entry)} {logfmt(entry.level, entry.event, entry.fields)}")
+        click.echo(f"{doubt}{utc(entry.at)} {logfmt(entry.level, entry.event, entry.fields)}")
 
 
 async def _found(path: Path, last: int, levels: Sequence[str]) -> Sequence[Entry]:
@@ -68,13 +68,9 @@ async def _found(path: Path, last: int, levels: Sequence[str]) -> Sequence[Entry
 
 def _view(entry: Entry) -> dict[str, object]:
     return {
-        "time": _iso(entry),
+        "time": utc(entry.at),
         "clock": "synchronised" if entry.sure else "not synchronised",
         "level": entry.level,
         "event": entry.event,
         "fields": dict(entry.fields),
     }
-
-
-def _iso(entry: Entry) -> str:
-    return f"{datetime.fromtimestamp(entry.at // 1000, UTC):%FT%TZ}"

@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 import click
 
 from gateway.cli.output import buffer_of, config_option
-from gateway.cli.spans import instant, utc
-from gateway.clock import Instant
+from gateway.cli.spans import instant
+from gateway.clock import Instant, utc
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.errors import GatewayError

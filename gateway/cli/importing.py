@@ -25,8 +25,7 @@ from gateway.cli.output import (
     print_json,
     render,
 )
-from gateway.cli.spans import utc
-from gateway.clock import Instant
+from gateway.clock import Instant, utc
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.control import NotRunning, ask, socket_path

@@ -12,8 +12,7 @@ import click
 from attrs import define
 
 from gateway.cli.output import buffer_of, config_option, counted, print_json
-from gateway.cli.spans import utc
-from gateway.clock import Instant
+from gateway.clock import Instant, utc
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.control import NotRunning, ask, socket_path

@@ -14,8 +14,8 @@ from attrs import define, field
 
 from gateway.buffer.again import MISSING
 from gateway.cli.output import buffer_of, config_option, counted, print_json
-from gateway.cli.spans import instant, utc
-from gateway.clock import Instant
+from gateway.cli.spans import instant
+from gateway.clock import Instant, utc
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.control import NotRunning, ask, socket_path

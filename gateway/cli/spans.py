@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 import click
@@ -50,8 +50,3 @@ def instant(text: str | None, zone: ZoneInfo) -> Instant | None:
             f"{text} is no time: write 2026-01-31, 2026-01-31T12:00 or 2026-01-31T12:00Z"
         ) from None
     return int((at if at.tzinfo else at.replace(tzinfo=zone)).timestamp() * 1000)
-
-
-def utc(at: Instant) -> str:
-    """An instant as JSON and CSV have it."""
-    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
