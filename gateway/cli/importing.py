@@ -29,7 +29,7 @@ from gateway.clock import Instant, utc
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.control import NotRunning, ask, socket_path
-from gateway.energinet.batch import number, stamp_text
+from gateway.energinet.batch import fewest_requests, value_bytes
 from gateway.errors import GatewayError, Mistake
 from gateway.metering.reading import SeriesKey
 
@@ -38,9 +38,6 @@ _AT_ONCE: Final = 1_000
 
 _SHOWN: Final = 20
 """Mistakes that are shown; `--json` has the same, and how many there are."""
-
-_AROUND: Final = len('["",],')
-"""Bytes of a body around a stamp and its value."""
 
 
 @click.command("import")
@@ -124,9 +121,7 @@ class _Found:
         zone, timestamps = ZoneInfo(settings.timezone), settings.energinet.timestamps
         sizes: Counter[str] = Counter()
         for row in rows:
-            size = len(stamp_text(row.stamp, zone, timestamps)) + len(number(row.value)) + _AROUND
-            sizes[senders[row.key]] += size
-        most = settings.energinet.max_payload
+            sizes[senders[row.key]] += value_bytes(row.stamp, row.value, zone, timestamps)
         return {
             "new": len(rows),
             "first": utc(rows[0].stamp) if rows else None,
@@ -136,7 +131,7 @@ class _Found:
             "left_out": dict(self.left_out),
             "mistakes": self.mistakes,
             "first_mistakes": [mistake_view(one) for one in self.first_mistakes],
-            "requests": max((-(-size // most) for size in sizes.values()), default=0),
+            "requests": fewest_requests(sizes.values(), settings.energinet.max_payload),
             "stored": 0,
         }
 

@@ -19,16 +19,13 @@ from gateway.clock import Instant, utc
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.control import NotRunning, ask, socket_path
-from gateway.energinet.batch import number, stamp_text
+from gateway.energinet.batch import fewest_requests, number, value_bytes
 from gateway.errors import GatewayError
 from gateway.metering.again import REASONS
 from gateway.resending import Digest, Item, Resending, Wish
 
 _SHOWN: Final = 20
 """Rows of the table; `--json` has all of them."""
-
-_AROUND: Final = len('["",],')
-"""Bytes of a body around a stamp and its value."""
 
 
 @click.command()
@@ -175,7 +172,7 @@ class _Found:
         sent = None if row.state == MISSING else number(row.value)
         shown = _Row(item.key.meter_id, row.stamp, sent, now, row.state)
         zone, timestamps = ZoneInfo(settings.timezone), settings.energinet.timestamps
-        one.bytes += len(stamp_text(row.stamp, zone, timestamps)) + len(now) + _AROUND
+        one.bytes += value_bytes(row.stamp, item.now.value, zone, timestamps)
         if self.all_of_it or len(self.head) < _SHOWN // 2:
             self.head.append(shown)
         else:
@@ -186,11 +183,10 @@ class _Found:
         by_sender: Counter[str] = Counter()
         for one in self.series.values():
             by_sender[one.sender] += one.bytes
-        most = settings.energinet.max_payload
         return {
             "meter": self.meter,
             "former": self.former or None,
-            "requests": max((-(-size // most) for size in by_sender.values()), default=0),
+            "requests": fewest_requests(by_sender.values(), settings.energinet.max_payload),
             "series": [
                 {
                     "meterID": one.meter_id,

@@ -220,6 +220,16 @@ def number(value: Decimal) -> str:
     return f"{plain(value):f}" if value else "0"
 
 
+def value_bytes(at: Instant, value: Decimal, zone: ZoneInfo, timestamps: Timestamps) -> int:
+    """Bytes that a value takes in a body, behind another of its meterID."""
+    return len(f'["{stamp_text(at, zone, timestamps)}",{number(value)}],')
+
+
+def fewest_requests(sizes: Iterable[int], most: int) -> int:
+    """Bytes of values by sender → the requests that the one with the most of them needs."""
+    return max((-(-size // most) for size in sizes), default=0)
+
+
 def _local(at: Instant, zone: ZoneInfo) -> datetime:
     return datetime.fromtimestamp(at // 1000, zone)
 
