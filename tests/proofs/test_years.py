@@ -22,7 +22,7 @@ from gateway.metering.values import Values
 from tests.simulation.years import Figures, play
 
 YEARS = 8
-LONG = 200
+LONG = 40
 FALSE_HOLDS = 0.25
 """A year, at most: after a step of the clock a right value may wait for the two that follow."""
 BACKLOG = 4
