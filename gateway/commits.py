@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from attrs import define, evolve, field
 
+from gateway.buffer.appending import Appended
 from gateway.clock import HOUR, Clock, Instant, Millis, utc
 from gateway.errors import StoreError, StoreFull
 from gateway.logbook import log
@@ -31,7 +32,7 @@ MOST_IN_MEMORY: Final = 100_000
 class Appending(Protocol):
     """What commits go to."""
 
-    async def append(self, commit: Commit) -> object:
+    async def append(self, commit: Commit) -> Appended:
         """Durable on return. Raises StoreError; nothing was stored then."""
 
 
@@ -207,7 +208,7 @@ class Committer:
             while self._waiting:
                 bundle = self._waiting[0]
                 try:
-                    await self._shelf.append(commit := bundle.commit())
+                    appended = await self._shelf.append(commit := bundle.commit())
                 except StoreError as error:
                     self._failed(error)
                     return False
@@ -219,7 +220,9 @@ class Committer:
                     self._waiting.extendleft(reversed(parts))
                     continue
                 self._waiting.popleft()
-                written += len(commit.readings)
+                written += appended.stored
+                if appended.repeated:
+                    _say_repeated(appended.repeated)
                 if commit.readings:
                     self._stored(commit)
             self._recovered(written)
@@ -269,6 +272,15 @@ class Committer:
         oldest = utc(self._oldest_lost)
         log("buffer.dropped", reason="memory", count=self._lost, oldest=oldest)
         self._lost, self._oldest_lost = 0, None
+
+
+def _say_repeated(readings: Sequence[Reading]) -> None:
+    stamps = [reading.stamp for reading in readings]
+    log(
+        "buffer.repeated",
+        count=len(stamps), meterIDs=len({reading.key for reading in readings}),
+        oldest=utc(min(stamps)), newest=utc(max(stamps)),
+    )  # fmt: skip
 
 
 def _merged(gaps: Sequence[Gap]) -> list[Gap]:

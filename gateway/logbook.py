@@ -287,6 +287,15 @@ _event(
     "Raise max_size or mend what keeps them from being sent.",
 )
 _event(
+    "buffer.repeated",
+    "warning",
+    "count meterIDs oldest newest",
+    "Readings came with stamps that the buffer has readings of already, as they do after the clock "
+    "was ahead and was set back. Those that were stored first stay, and these were not stored.",
+    "Compare these intervals with the meters; see to the clock (`status` shows its state).",
+    hint="compare these intervals with the meters; see to the clock",
+)
+_event(
     "buffer.corrected",
     "info",
     "meter count former",

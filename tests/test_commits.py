@@ -10,6 +10,7 @@ from decimal import Decimal
 
 import pytest
 
+from gateway.buffer.appending import Appended
 from gateway.clock import MINUTE
 from gateway.commits import Committer
 from gateway.errors import StoreError, StoreFull, StoreUnavailable
@@ -32,18 +33,25 @@ class Store:
         self.tries = 0
         self.unsound: Callable[[Reading], bool] = lambda reading: False
 
-    async def append(self, commit: Commit) -> None:
+    async def append(self, commit: Commit) -> Appended:
         self.tries += 1
         await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
         if any(self.unsound(reading) for reading in commit.readings):
             raise OverflowError("too large a number")
+        known = {(one.key, one.stamp) for one in self.readings}
+        repeated = tuple(one for one in commit.readings if (one.key, one.stamp) in known)
         self.commits.append(commit)
+        return Appended(len(commit.readings) - len(repeated), repeated)
+
+    @property
+    def readings(self) -> list[Reading]:
+        return [reading for commit in self.commits for reading in commit.readings]
 
     @property
     def values(self) -> list[int]:
-        return [int(r.value) for commit in self.commits for r in commit.readings]
+        return [int(reading.value) for reading in self.readings]
 
 
 def reading(n: int) -> Outcome:
@@ -212,3 +220,21 @@ async def test_a_reading_that_cannot_be_stored_takes_no_other_with_it(
         (NOON + 3 * MINUTE, "unsound"), (NOON + 17 * MINUTE, "unsound"), (NOON, "timeout")
     }  # fmt: skip
     assert [commit.states for commit in store.commits if commit.states] == [{"b": b"{}"}]
+
+
+async def test_readings_for_which_their_stamps_are_taken_are_named_in_the_log(
+    clock: FakeClock,
+    store: Store,
+    expected_events: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+):
+    expected_events("buffer.repeated")
+    committer = Committer(store, clock, "x.db")
+    for n in (1, 2, 3, 2, 3, 4):
+        committer.add("a", reading(n))
+        assert await committer.flush()
+    said = [record.fields for record in caplog.records if record.event == "buffer.repeated"]
+    assert [(one["count"], one["meterIDs"], one["oldest"]) for one in said] == [
+        (1, 1, "2026-03-10T12:02:00Z"),
+        (1, 1, "2026-03-10T12:03:00Z"),
+    ]

@@ -12,6 +12,7 @@ from decimal import Decimal
 import pytest
 from attrs import evolve
 
+from gateway.buffer.appending import Appended
 from gateway.clock import HOUR, MINUTE, SECOND, Instant
 from gateway.commits import Committer
 from gateway.errors import StoreUnavailable
@@ -75,7 +76,7 @@ class Memory:
         self.parked: list[Reading] = []
         self.error: Exception | None = None
 
-    async def append(self, commit: Commit) -> None:
+    async def append(self, commit: Commit) -> Appended:
         if self.error is not None:
             raise self.error
         self.commits.append(commit)
@@ -84,6 +85,7 @@ class Memory:
         for id, at in commit.restamped.items():
             timed = evolve(self.kept[id].sample, at=at, synchronised=True)
             self.kept[id] = evolve(self.kept[id], sample=timed)
+        return Appended(len(commit.readings))
 
     async def last(self) -> Mapping[SeriesKey, Reading]:
         return {r.key: r for commit in self.commits for r in commit.readings}

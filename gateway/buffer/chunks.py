@@ -20,7 +20,7 @@ from __future__ import annotations
 import sqlite3
 import struct
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -241,15 +241,21 @@ def backwards(connection: sqlite3.Connection, least: int) -> Iterator[Record]:
         yield from reversed(_whole(id, data))
 
 
+def some(connection: sqlite3.Connection, ids: Iterable[int]) -> Iterator[Record | None]:
+    """Readings by their ids; None where one is gone. A chunk of neighbours is read once."""
+    first, records = 0, list[Record]()
+    for id in ids:
+        if not first <= id < first + len(records):
+            row = connection.execute(
+                "SELECT id, data FROM chunks WHERE id <= ? ORDER BY id DESC LIMIT 1", (id,)
+            ).fetchone()
+            first, records = (row[0], _whole(*row)) if row else (0, [])
+        yield records[id - first] if id - first < len(records) else None
+
+
 def one(connection: sqlite3.Connection, id: int) -> Record | None:
     """A reading by its id; None where it is gone."""
-    row = connection.execute(
-        "SELECT id, data FROM chunks WHERE id <= ? ORDER BY id DESC LIMIT 1", (id,)
-    ).fetchone()
-    if row is None:
-        return None
-    records = _whole(*row)
-    return records[id - row[0]] if id - row[0] < len(records) else None
+    return next(some(connection, (id,)))
 
 
 def _whole(id: int, data: bytes) -> list[Record]:

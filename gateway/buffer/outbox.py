@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from gateway.buffer import chunks
@@ -58,8 +58,8 @@ class Offering:
 
     def _newest(self, offer: Callable[[Waiting], Offer]) -> bool:
         earlier: set[int] = set()
-        for id in self._newest_ids():
-            record = chunks.one(self._connection, id)
+        ids = self._newest_ids()
+        for id, record in zip(ids, chunks.some(self._connection, ids), strict=True):
             if record is None:
                 raise StoreDamaged(f"reading {id} is missing")
             answer = self._offer(offer, record)
@@ -82,7 +82,7 @@ class Offering:
                         break
         return True
 
-    def _newest_ids(self) -> Iterable[int]:
+    def _newest_ids(self) -> list[int]:
         found: list[int] = []
         sought: set[int] = set()
         for line in self._lines.values():

@@ -206,13 +206,10 @@ class Body:
 def stamp_text(at: Instant, zone: ZoneInfo, timestamps: Timestamps) -> str:
     """A stamp as it is sent, ISO 8601; seconds only where they are not zero."""
     moment = datetime.fromtimestamp(at // 1000, UTC) if timestamps == "utc" else _local(at, zone)
-    text = moment.strftime("%Y-%m-%dT%H:%M:%S" if moment.second else "%Y-%m-%dT%H:%M")
-    if timestamps == "utc":
-        return text + "Z"
-    if timestamps == "offset":
-        offset = moment.strftime("%z")
-        return f"{text}{offset[:3]}:{offset[3:5]}"
-    return text
+    if timestamps != "offset":
+        moment = moment.replace(tzinfo=None)
+    text = moment.isoformat(timespec="seconds" if moment.second else "minutes")
+    return text + "Z" if timestamps == "utc" else text
 
 
 def number(value: Decimal) -> str:

@@ -106,7 +106,8 @@ class SlotState:
 
     def pack(self) -> bytes:
         """The form in which the buffer keeps it."""
-        return json.dumps({"version": _VERSION, **asdict(self)}, separators=(",", ":")).encode()
+        fields = asdict(self, recurse=False)
+        return json.dumps({"version": _VERSION, **fields}, separators=(",", ":")).encode()
 
     @classmethod
     def unpack(cls, data: bytes | None, now: Now, span: Millis) -> SlotState:

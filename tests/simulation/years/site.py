@@ -66,11 +66,12 @@ class FusedStore(Store):
             self.fuse -= 1
             if self.fuse < 0 and self.before:
                 raise Killed
-        stored = self._index.counts().stored
+        timeless = work == self._park_timeless
+        stored = self._index.counts().stored if timeless else 0
         found = self._safely(work, *arguments)
         if isinstance(found, Appended):
             self.site.oracle.committed(cast(Commit, arguments[0]), found.repeated)
-        if work == self._park_timeless:
+        if timeless:
             more = self._index.counts().stored - stored
             self.site.oracle.without_time(cast(Commit, arguments[0]).readings, more)
         if self.fuse is not None and self.fuse < 0:
