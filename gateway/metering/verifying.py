@@ -309,10 +309,21 @@ class _Term:
         """Every place, every encoding."""
         for place in places(self._own):
             at = (place.function, place.address, place.words)
+            if self._covers_its_factor(place):
+                continue
             words = self._search.raw.lookup(self._there(place, Encoding("string", words=at[2])))
             if words is not None and at not in self._refused:
                 for encoding in encodings(place.words):
                     self._try(place, encoding, words)
+
+    def _covers_its_factor(self, place: Place) -> bool:
+        """No value has its own exponent or unit inside."""
+        return any(
+            part.function == place.function
+            and place.address <= part.address < place.address + place.words
+            for part in (self._own.scale_register, self._own.unit_register)
+            if part is not None
+        )
 
     def _there(self, place: Place, encoding: Encoding) -> Register:
         own = self._own

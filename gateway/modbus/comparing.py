@@ -52,7 +52,9 @@ async def compare(meter: MeterSettings, quantity: str, shown: Shown, look: Look)
     found = asking.explained(quantity, shown)
     if not any(one.exact and not one.mistakes for one in found) and not asking.silent:
         around = terms(meter, quantity)
-        for reads in (_across(around, asking), _likely(around, asking, quantity)):
+        # Of those that were refused together one alone may be there.
+        alone = (read for part in own for read in plan((part,), meter.profile.limits, _TIMING))
+        for reads in (alone, _across(around, asking), _likely(around, asking, quantity)):
             await asking.ask(reads)
         found = asking.explained(quantity, shown)
         if not (found and _is_sure(found[0])):

@@ -72,7 +72,8 @@ def _otherwise(profile: DeviceProfile, number: int) -> DeviceProfile:
         type_, scale = own.type, register.scale
         if own.type == "f32":
             type_ = "u32" if QUANTITIES[register.name].counter else "s32"
-            scale = scale / 100 if scale >= 1 else scale
+            finest = 10_000 if register.unit == "m³/h" else 100
+            scale = scale / finest if scale >= 1 else scale
         elif own.type in ("u32", "s32") and register.scale_register is None:
             type_, scale = "f32", Decimal(1)
         order = "big" if own.word_order == "little" else "little"

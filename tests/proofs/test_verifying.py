@@ -16,10 +16,7 @@ from gateway.metering.profile import DeviceProfile
 from gateway.metering.quantity import QUANTITIES
 from tests.modbus.displays import cases, compared, is_seen, quantities_of, rank_of, true_profiles
 
-NOT_YET = ("microsensor-mfe600h", "pflow-d116")
-"""Known not to hold: for floats whose unit is in another register, and for a multiplier of m³ whose
-exponent is in another register, where the right answer comes fourth."""
-PROFILES = [profile for profile in true_profiles() if not profile.name.startswith(NOT_YET)]
+PROFILES = true_profiles()
 
 
 def kind_of(mistake: str) -> str:
