@@ -202,10 +202,16 @@ class BusRounds:
         self._retry = min((at for at in retries if at is not None), default=None)
 
     def _clock_was_set(self, now: Instant) -> bool:
-        """Since it was last looked at."""
+        """Since it was last looked at. The meters are told by how much, if it was believed before
+        and is now."""
         drift = now - self._clock.boottime()
         before, self._drift = self._drift, drift
-        return before is not None and abs(drift - before) > STEP
+        if before is None or abs(drift - before) <= STEP:
+            return False
+        if self._timed and self._clock.synchronised():
+            for meter in self._meters.values():
+                meter.clock_was_set(drift - before)
+        return True
 
     def _advance(self, now: Instant) -> None:
         for meter in self._meters.values():

@@ -35,6 +35,7 @@ class Line:
         self.clock = clock
         self.takes = 0.05
         self.fault = ""
+        self.more = Decimal(0)
         self.error: Exception | None = None
         self.asked: list[tuple[Instant, tuple[str, ...], bool]] = []
         self.began = clock.boottime()
@@ -59,7 +60,7 @@ class Line:
             return evolve(empty, faults={r.name: self.fault for r in registers})
         hours = Decimal(boottime - self.began) / HOUR
         shown = {
-            ENERGY: str((1000 + hours).quantize(Decimal("0.01"))),
+            ENERGY: str((1000 + hours + self.more).quantize(Decimal("0.01"))),
             POWER: "100",
             VOLTAGE: "230",
         }
@@ -150,8 +151,8 @@ class House:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def counter(every: int = HOUR) -> Meter:
-    return meter(send("counter", every=every))
+def counter(every: int = HOUR, max_power: str | None = None) -> Meter:
+    return meter(send("counter", every=every), max_power=max_power)
 
 
 async def test_a_boundary_is_asked_at_its_instant_and_urgently():
@@ -298,6 +299,31 @@ async def test_after_a_step_back_nothing_is_sent_twice():
         await house.clock.pass_until(NOON + 31 * MINUTE)
     assert [stamp for stamp, _ in house.memory.readings] == [0, 15, 30]
     assert house.memory.gaps == []
+
+
+async def test_a_counter_may_move_by_what_the_true_time_allows_though_the_clock_was_set_back():
+    """Two hours went by from noon to one."""
+    house = House(NOON - SECOND, counter(HOUR, max_power="1100"), poll=HOUR)
+    async with house.running():
+        await house.clock.pass_until(NOON + 30 * MINUTE)
+        house.clock.step(-HOUR)
+        house.rounds.due(house.clock.now())  # as the schedule's guard does
+        await house.clock.pass_until(NOON + HOUR + MINUTE)
+    assert house.memory.readings == [(0, "1000"), (60, "1002")]
+
+
+async def test_a_counter_may_move_by_no_more_though_the_clock_was_set_forward(
+    expected_events: Callable[..., None],
+):
+    expected_events("counter.held")
+    house = House(NOON - SECOND, counter(HOUR, max_power="1100"), poll=HOUR)
+    async with house.running():
+        await house.clock.pass_until(NOON + 30 * MINUTE)
+        house.clock.step(400 * 24 * HOUR)
+        house.line.more = Decimal(20)
+        house.rounds.due(house.clock.now())
+        await house.clock.pass_(30 * 60 + 2)
+    assert house.memory.readings == [(0, "1000")]
 
 
 async def test_an_error_nobody_expected_is_reported_once_and_the_next_round_goes_on(

@@ -230,6 +230,12 @@ class Meter:
         self._advance(now, reason, formed)
         return self._outcome(formed)
 
+    def clock_was_set(self, by: Millis) -> None:
+        """What the wall clock showed earlier it would show `by` later now. Counters move by the
+        time that went by, whatever it shows."""
+        for one in self._measured.values():
+            one.source.clock_was_set(by)
+
     def without_time(self, samples: Sequence[Bounded]) -> tuple[Reading, ...]:
         """What it showed at moments of which only bounds are known, once an interval of each boot.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from gateway.clock import Instant
+from gateway.clock import Instant, Millis
 from gateway.metering.counter import (
     Bound,
     Known,
@@ -120,3 +120,10 @@ class Source:
         """Take a value that was believed and kept as what the next ones are held against."""
         if self.known is None or at >= self.known.at:
             self.known = Known(value, at)
+
+    def clock_was_set(self, by: Millis) -> None:
+        """Keep the time since what is known and suspected as it was."""
+        if self.known is not None:
+            self.known = evolve(self.known, at=self.known.at + by)
+        if self.suspect is not None:
+            self.suspect = evolve(self.suspect, at=self.suspect.at + by)
