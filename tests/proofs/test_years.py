@@ -1,4 +1,4 @@
-"""P1 to P6, P10 and P11 over years of one gateway's life, whatever goes wrong: eight in CI.
+"""P1 to P6, P10 and P11 over years of one gateway's life, whatever goes wrong: twenty in CI.
 
 A number that fails prints the command that plays it again. Each fault, each row of the answer
 table and each event must have come at least once; and a mistake that is planted must be found.
@@ -21,7 +21,7 @@ from gateway.metering.reading import Commit
 from gateway.metering.values import Values
 from tests.simulation.years import Figures, play
 
-YEARS = 8
+YEARS = 20
 LONG = 40
 FALSE_HOLDS = 0.25
 """A year, at most: after a step of the clock a right value may wait for the two that follow."""

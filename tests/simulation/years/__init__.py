@@ -185,6 +185,7 @@ def play(
             finally:
                 site.end()
                 gc.set_threshold(*thresholds)
+                gc.collect()  # a site holds on to itself
     figures.years += years
     figures.seconds += time.process_time() - began
     figures.add(site, events)
