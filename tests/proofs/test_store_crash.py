@@ -290,10 +290,10 @@ def explorer(
 
 
 def test_no_power_cut_loses_what_was_stored(explorer: Explorer, short: bool) -> None:
-    explorer.run("used", 60 if short else 260, 8 if short else 75, Told(), {})
+    explorer.run("used", 60 if short else 260, 8 if short else 100, Told(), {})
     print(f"power cut at {explorer.cuts} calls, {explorer.looked_at} states: lost 0, unopenable 0")
     assert explorer.faults == {}
-    assert explorer.looked_at > (2_000 if short else 22_000)
+    assert explorer.looked_at > (2_000 if short else 30_000)
 
 
 @pytest.mark.parametrize("what", ["damaged", "deleted"])
