@@ -5,14 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 DURATION ?= 60s
 SHORT ?=
+ONLY ?=
 
 .PHONY: help env demo test lint prove bench docs lock clean
 
 help:
 	@echo "make demo [DURATION=30s]   the whole way on simulated meters"
-	@echo "make test                  the tests"
+	@echo "make test [ONLY=FILE]      the tests"
 	@echo "make lint                  style, types, and who may import whom"
-	@echo "make prove [SHORT=1]       the long proofs: kills, damage, crash states"
+	@echo "make prove [SHORT=1]       the long proofs: kills, damage, crash states; ONLY='kills years': some"
 	@echo "make bench                 measured beside peers, into bench/README.md"
 	@echo "make clean                 remove what the others made"
 
@@ -28,7 +29,7 @@ demo: env
 
 # Four at a time: most of them wait for a line, a slot or a process.
 test: env
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal $(ONLY)
 
 lint: env
 	$(BIN)/ruff check
@@ -40,7 +41,7 @@ lint: env
 
 # Two at a time; what each one measured stands at the end, and after a whole run in the docs.
 prove: env
-	$(BIN)/python -m pytest tests/proofs -v --timeout 5400 -n 2 --dist worksteal --override-ini addopts="--import-mode=importlib --strict-markers" $(if $(SHORT),--short,--card docs/report-card.md)
+	$(BIN)/python -m pytest $(if $(ONLY),$(ONLY:%=tests/proofs/test_%.py),tests/proofs) -v --timeout 5400 -n 2 --dist worksteal --override-ini addopts="--import-mode=importlib --strict-markers" $(if $(SHORT),--short) $(if $(SHORT)$(ONLY),,--card docs/report-card.md)
 
 bench: env
 	$(BIN)/python -m bench.run
