@@ -6,7 +6,10 @@ table and each event must have come at least once; and a mistake that is planted
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -46,6 +49,19 @@ def test_one_gateway_lives_for_five_years(short: bool) -> None:
     play(1_000, 0.5 if short else 5, figures)
     print(figures.table())
     assert figures.false_holds <= FALSE_HOLDS * figures.years
+
+
+def test_the_command_that_is_printed_plays_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = partial(play, BACKLOG, 0.02, every=DAY // 4, calm=3 * DAY, only=("_kill", "_stop"))
+    with monkeypatch.context() as patch:
+        local_time_is_stored(patch)
+        with pytest.raises(AssertionError) as failed:
+            planted(Figures())
+    _, _, again = str(failed.value).rpartition("again: python ")
+    planted(figures := Figures())
+    played = subprocess.run([sys.executable, *again.split()], capture_output=True, text=True)
+    assert played.stdout.splitlines()[1:] == figures.table().splitlines()[1:], played.stderr
+    assert figures.fired["kill -9"] + figures.fired["stopped"] > 5
 
 
 def the_slot_is_in_memory_only(patch: pytest.MonkeyPatch) -> None:

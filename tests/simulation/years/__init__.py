@@ -4,7 +4,7 @@ The real rounds, metering, committer, buffer, poller, uploader and timetable; fa
 their true energy at every instant, a fake wire, a fake Energinet and a fake machine. What must
 hold is in `oracle.py` and `site.py`, what goes wrong in `faults.py`.
 
-    python -m tests.simulation.years --seed 7 --years 1
+    python -m tests.simulation.years --seed 7 --years 1 --every 3 --calm 16
 
 plays one number again and prints what happened before it failed.
 """
@@ -29,6 +29,8 @@ from tests.simulation.years.importing import ROWS
 from tests.simulation.years.oracle import Broken
 from tests.simulation.years.site import Events, Site, world
 
+EVERY: Final = 3 * DAY
+"""About so often something goes wrong."""
 CALM_AT_THE_END: Final = 16 * DAY
 """After the last fault may have ended, until everything has to be in its place."""
 MOST_LINES: Final = 30
@@ -147,9 +149,13 @@ def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
 
 
-def command(seed: int, years: float) -> str:
-    """What plays one number again."""
-    return f"python -m tests.simulation.years --seed {seed} --years {years:g}"
+def command(
+    seed: int, years: float, every: Millis, calm: Millis, only: Collection[str] = ()
+) -> str:
+    """What plays one number again, as `__main__` takes it."""
+    kinds = f" --only {' '.join(only)}" if only else ""
+    days = f"--every {every / DAY:g} --calm {calm / DAY:g}"
+    return f"python -m tests.simulation.years --seed {seed} --years {years:g} {days}{kinds}"
 
 
 def play(
@@ -157,7 +163,7 @@ def play(
     years: float,
     figures: Figures,
     *,
-    every: Millis = 3 * DAY,
+    every: Millis = EVERY,
     calm: Millis = CALM_AT_THE_END,
     only: Collection[str] = (),
 ) -> None:
@@ -165,6 +171,7 @@ def play(
 
     Raises AssertionError.
     """
+    again = command(seed, years, every, calm, only)
     began, thresholds = time.process_time(), gc.get_threshold()
     gc.set_threshold(200_000, 50, 1_000)  # all that is remembered need not be looked through
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -181,7 +188,7 @@ def play(
                 if (most := max(events.lines.values())) > MOST_LINES:
                     raise Broken(f"{most} lines a day: {events.lines.most_common(1)}")
             except BaseException as error:
-                raise AssertionError(told(site, events, error, command(seed, years))) from error
+                raise AssertionError(told(site, events, error, again)) from error
             finally:
                 site.end()
                 gc.set_threshold(*thresholds)
