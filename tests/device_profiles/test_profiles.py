@@ -47,7 +47,7 @@ PROMISED = {
     "eastron-sdm530", "eastron-sdm54", "eastron-sdm630", "eastron-sdm72d-m",
     "eastron-sdm72d-m-2", "eastron-smart-x96-1a", "eastron-smart-x96-5c", "eltako-dsz15d",
     "equysis-ultra-e-f", "esp-p1-modbus", "ferroamp-energyhub", "ff-le-01mr", "finder-7e23",
-    "finder-7m38", "garo-gnm3d", "gossen-metrawatt-energymid", "hager-ecr380d",
+    "finder-7m38", "garo-gnm3d", "gossen-metrawatt-energymid", "hager-ecr140d", "hager-ecr380d",
     "hiking-dds238-2", "inepro-pro380", "iskra-wm3m4", "janitza-b-series", "janitza-umg104",
     "janitza-umg511", "janitza-umg604", "janitza-umg806", "janitza-umg96-pa",
     "janitza-umg96-pq-l", "janitza-umg96rm", "kamstrup-multical-603", "kdk-2pu-ct",
