@@ -66,12 +66,15 @@ class ConfigurationError(GatewayError):
 
     exit_code = 78
 
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+    def __init__(
+        self,
+        mistakes: Sequence[Mistake],
+        *,
+        what: str = "the configuration",
+        hint: str = "mend the lines shown and run `meter-gateway check` again",
+    ) -> None:
         n = sum(mistake.level == "error" for mistake in mistakes)
-        super().__init__(
-            f"{n} mistake{'' if n == 1 else 's'} in the configuration",
-            hint="mend the lines shown and run `meter-gateway check` again",
-        )
+        super().__init__(f"{n} mistake{'' if n == 1 else 's'} in {what}", hint=hint)
         self.mistakes = tuple(mistakes)
 
 

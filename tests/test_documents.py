@@ -66,7 +66,9 @@ def test_a_block_of_the_documentation_is_sound(place: str, block: str, tmp_path:
     if re.search(r"^(maker|extends):", block, re.MULTILINE):
         path = tmp_path / "documented.yaml"
         path.write_text(block, "utf-8")
-        assert Library().check(path).quantities(), place
+        checked = Library().check(path)
+        assert checked.profile.quantities(), place
+        assert checked.warnings == (), place
         return
     (tmp_path / "profiles").mkdir()
     (tmp_path / "gateway.yaml").write_text(completed(block), "utf-8")

@@ -83,8 +83,6 @@ def show_error(error: GatewayError) -> None:
     if isinstance(error, ConfigurationError):
         click.echo(render(error.mistakes), err=True)
         click.echo(err=True)
-        if all(mistake.message == "the file does not exist" for mistake in error.mistakes):
-            hint = "name the file with --config FILE or METER_GATEWAY_CONFIG"
     _say_error(str(error), hint)
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import get_args
 
 import click
 
-from gateway.cli.output import config_option, print_json
-from gateway.cli.trying import Trial, try_out
+from gateway.cli.output import config_option, escaped, print_json, render
+from gateway.cli.trying import told, try_out
 from gateway.config import Library, UnknownProfile, find_path, own_profiles
-from gateway.errors import GatewayError
+from gateway.config.library import file_name
+from gateway.errors import ConfigurationError, GatewayError
 from gateway.metering.inquiry import SERVER_ID
 from gateway.metering.profile import Computed, DeviceProfile, Identity, Kind
-from gateway.metering.quantity import QUANTITIES
 from gateway.metering.register import Register
-from gateway.modbus.settings import SerialLink
 
 
 @click.group()
@@ -44,11 +44,15 @@ def list_(
 ) -> None:
     """List every profile: its name, and the maker, model and kind of meter.
 
-    With WORDS those that have all of them in name, maker, model or what else stands on the label.
+    With WORDS those that have all of them in name, maker, model or what else stands on the label,
+    or as their kind, or as the code that the meter tells of itself.
     """
+    library = known_library(config)
+    for path, right in library.misnamed():
+        _warn(f"{path} is not read: no profile can have this name; rename it to {right}")
     found = [
         profile
-        for profile in known_library(config).all()
+        for profile in library.all()
         if _has(profile, words)
         and (maker is None or maker.casefold() in profile.maker.casefold())
         and kind in (None, profile.kind)
@@ -92,49 +96,43 @@ def show(name: str, as_json: bool, config: str | None) -> None:
 def check(file: Path, config: str | None) -> None:
     """Check the profile in FILE, explain every mistake, and try it on a simulated meter."""
     library = known_library(config)
-    profile = library.check(file)
+    again = f"`meter-gateway profiles check {quote(str(file))}`"
+    hint = f"mend the lines shown and run {again} again"
+    if not file.is_file():
+        hint = "name the file of a profile, such as profiles/my-meter.yaml"
+    if not file.is_file() and str(file) in library.names():
+        hint = f"{again.replace(' check ', ' show ')}: it is the name of a profile that is known"
+    try:
+        checked = library.check(file)
+    except ConfigurationError as error:
+        raise ConfigurationError(error.mistakes, what="the profile", hint=hint) from None
+    if checked.warnings:
+        click.echo(render(checked.warnings), err=True)
+    if file.name != (right := file_name(file)):
+        _warn(f"no profile can have the name {file.name}; rename it to {right}")
+    profile = checked.profile
+    tried = told(profile, try_out(profile, library.sound()))
     count = len(profile.quantities())
-    click.echo(f"{file} is sound: {profile.maker} {profile.model}, {count} quantities")
-    click.echo("\n".join(_tried(profile, try_out(profile, library.all()))))
+    quantities = "1 quantity" if count == 1 else f"{count} quantities"
+    click.echo(f"{file} is sound: {profile.maker} {profile.model}, {quantities}")
+    click.echo("\n".join(tried))
+
+
+def _warn(message: str) -> None:
+    click.echo(click.style("warning: ", fg="yellow") + escaped(message), err=True)
 
 
 def _has(profile: DeviceProfile, words: Sequence[str]) -> bool:
     said = " ".join((profile.name, profile.maker, profile.model, *profile.aliases)).casefold()
-    return all(word.casefold() in said for word in words)
+    return all(
+        word.casefold() in said or word.casefold() == profile.kind or _known_by(profile, word)
+        for word in words
+    )
 
 
 def _known_by(profile: DeviceProfile, shown: str) -> bool:
     expected = (value for one in profile.identity for value in one.expected)
     return shown.casefold() in {value.casefold() for value in expected}
-
-
-def _tried(profile: DeviceProfile, trial: Trial) -> list[str]:
-    where = f"at {trial.link.baudrate} baud" if isinstance(trial.link, SerialLink) else "over TCP"
-    requests = "1 request" if len(trial.reads) == 1 else f"{len(trial.reads)} requests"
-    lines = [
-        f"a simulated meter gives all of it {where} in {requests}, {trial.seconds * 1000:.0f} ms:",
-        "",
-    ]
-    width = max(len(quantity) for quantity, _, _ in trial.values)
-    for quantity, value, raw in trial.values:
-        words = " ".join(f"{word:04X}" for block in raw.blocks for word in block.words)
-        lines.append(f"  {quantity:<{width}}  {value:f} {QUANTITIES[quantity].unit}".rstrip())
-        lines[-1] += f"  ({words})"
-    return [*lines, "", _recognised(profile, trial)]
-
-
-def _recognised(profile: DeviceProfile, trial: Trial) -> str:
-    """What a scan makes of such a meter."""
-    others = [claim.profile.name for claim in trial.claims if claim.profile is not profile]
-    own = next((claim for claim in trial.claims if claim.profile is profile), None)
-    also = f", as well as for {', '.join(others)}" if others else ""
-    if own is None and others:
-        return f"a scan would take such a meter for {', '.join(others)}, and not for this"
-    if own is None:
-        return "a scan would not know such a meter: nothing in it says its model"
-    if own.named_by:
-        return f"a scan knows such a meter by its {own.named_by}{also}"
-    return f"a scan would take such a meter for this by its values{also}"
 
 
 def known_library(config: str | None) -> Library:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -13,8 +13,8 @@ from gateway.cli.costs import ANSWER
 from gateway.clock import HOUR, Instant
 from gateway.errors import DeviceException, GatewayError
 from gateway.metering.profile import DeviceProfile
+from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import Block, RawWords
-from gateway.metering.register import Register
 from gateway.metering.settings import MeterSettings
 from gateway.metering.source import Source
 from gateway.modbus.plan import Read, Timing, plan
@@ -67,9 +67,6 @@ def try_out(profile: DeviceProfile, others: Sequence[DeviceProfile]) -> Trial:
     Raises GatewayError where the profile cannot be simulated, or not read back.
     """
     hint = "compare the addresses, types and words of its registers with the document"
-    for one, other in _across(profile.everything()):
-        message = f"{one.name} at {one.address} and {other.name} at {other.address} lie across"
-        raise GatewayError(f"{message} one another", hint=hint)
     try:
         meter = SimulatedMeter(profile, _UNIT, _BEGAN)
     except ValueError as error:
@@ -96,12 +93,34 @@ def try_out(profile: DeviceProfile, others: Sequence[DeviceProfile]) -> Trial:
     return Trial(tuple(values), reads, seconds, link, claims)
 
 
-def _across(registers: Sequence[Register]) -> Iterator[tuple[Register, Register]]:
-    """Registers of which one begins inside the other."""
-    for one in registers:
-        for other in registers:
-            if one.function == other.function and one.address < other.address < one.end:
-                yield one, other
+def told(profile: DeviceProfile, trial: Trial) -> list[str]:
+    """A trial in lines for people."""
+    where = f"at {trial.link.baudrate} baud" if isinstance(trial.link, SerialLink) else "over TCP"
+    requests = "1 request" if len(trial.reads) == 1 else f"{len(trial.reads)} requests"
+    lines = [
+        f"a simulated meter gives all of it {where} in {requests}, {trial.seconds * 1000:.0f} ms:",
+        "",
+    ]
+    width = max(len(quantity) for quantity, _, _ in trial.values)
+    for quantity, value, raw in trial.values:
+        words = " ".join(f"{word:04X}" for block in raw.blocks for word in block.words)
+        lines.append(f"  {quantity:<{width}}  {value:f} {QUANTITIES[quantity].unit}".rstrip())
+        lines[-1] += f"  ({words})"
+    return [*lines, "", _recognised(profile, trial)]
+
+
+def _recognised(profile: DeviceProfile, trial: Trial) -> str:
+    """What a scan makes of such a meter."""
+    others = [claim.profile.name for claim in trial.claims if claim.profile is not profile]
+    own = next((claim for claim in trial.claims if claim.profile is profile), None)
+    also = f", as well as for {', '.join(others)}" if others else ""
+    if own is None and others:
+        return f"a scan would take such a meter for {', '.join(others)}, and not for this"
+    if own is None:
+        return "a scan would not know such a meter: nothing in it says its model"
+    if own.named_by:
+        return f"a scan knows such a meter by its {own.named_by}{also}"
+    return f"a scan would take such a meter for this by its values{also}"
 
 
 def _asking(meter: SimulatedMeter) -> Callable[[Read], Awaitable[Block]]:

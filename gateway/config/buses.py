@@ -111,10 +111,7 @@ def _serial(fields: Fields, place: Place) -> SerialLink:
     if fields.sound("serial"):
         _look_at_port(fields, path)
     baudrate = fields.get("baudrate", integer(110, 4_000_000), 9600)
-    if baudrate not in BAUDRATES:
-        message = f"baudrate: {baudrate} is not a usual rate"
-        hint = did_you_mean(str(baudrate), map(str, BAUDRATES))
-        fields.report.warning(fields.at_value("baudrate"), message, hint)
+    warn_of_rate(fields, baudrate)
     return SerialLink(
         path=path,
         baudrate=baudrate,
@@ -124,6 +121,14 @@ def _serial(fields: Fields, place: Place) -> SerialLink:
         echo=fields.get("echo", boolean, False),
         rs485=fields.get("rs485", boolean, False),
     )
+
+
+def warn_of_rate(fields: Fields, baudrate: int | None) -> None:
+    """Warn of a baud rate that hardly any line has."""
+    if baudrate not in (None, *BAUDRATES):
+        message = f"baudrate: {baudrate} is not a usual rate"
+        hint = did_you_mean(str(baudrate), map(str, BAUDRATES))
+        fields.report.warning(fields.at_value("baudrate"), message, hint)
 
 
 def parity(node: Node) -> Parity:

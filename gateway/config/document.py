@@ -44,6 +44,8 @@ class Scalar:
     span: Span
     refused: bool = False
     """Its mistake is already reported: readers pass over it."""
+    torn: bool = False
+    """A number with a comma inside braces, where a comma ends the value: no reader may take it."""
 
 
 @frozen(eq=False)
@@ -77,8 +79,8 @@ def read_text(path: Path, shown: Path | str | None = None) -> str:
             what = "this is not a file" if path.exists() else "the file does not exist"
             if path.is_dir():
                 what = "this is a folder, not a file"
-            hint = "--config FILE names another"
-            raise ConfigurationError([Mistake(name, 1, 1, what, suggestion=hint)])
+            hint = "name the file with --config FILE or METER_GATEWAY_CONFIG"
+            raise ConfigurationError([Mistake(name, 1, 1, what)], hint=hint)
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
@@ -135,6 +137,7 @@ def _refuse_directives(text: str, report: Report) -> None:
             return
 
 
+_DIGITS: Final = re.compile("-?[0-9]+(,[0-9]+)*")
 _ODD_SPACE: Final = re.compile("\t+|[\xa0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff]+")
 
 
@@ -204,14 +207,18 @@ class _Composer:
 
     def _table(self, span: Span, depth: int) -> tuple[Table, Event]:
         entries: dict[str, tuple[Scalar, Node]] = {}
-        complete = True
+        last, complete = "", True
         for event in self._events:
             if isinstance(event, CollectionEndEvent):
                 return Table(tuple(entries.values()), span, complete=complete), event
             assert isinstance(event, NodeEvent)
             key = self._node(event, depth + 1)
             value = self._value(key, depth)
-            if not isinstance(key, Scalar) or key.refused:
+            if last in entries and (whole := _with_comma(entries[last][1], key, value)):
+                entries[last] = entries[last][0], whole
+                if is_secret_key(last):
+                    self._report.hide(whole.span)
+            elif not isinstance(key, Scalar) or key.refused:
                 if not key.refused:
                     self._report.error(key.span, "a key has to be a plain word")
                 complete = False
@@ -226,6 +233,7 @@ class _Composer:
                 self._report.error(key.span, message, "keep one of the two", first=first)
             else:
                 entries[key.text] = key, value
+                last = key.text
         raise AssertionError("the parser closes every mapping")  # pragma: no cover
 
     def _value(self, key: Node, depth: int) -> Node:
@@ -263,6 +271,23 @@ class _Composer:
                 message = f"anchors and aliases are not used here: {quoted('*' + name)}"
                 hint = "write the value out; a text that begins with * needs quotes"
                 self._report.error(span, message, hint)
+
+
+def _with_comma(before: Node, key: Node, value: Node) -> Scalar | None:
+    """`{scale: 0,01}` is scale: 0 and a key 01 without a value: 0,01 as one value; else None."""
+    if not all(isinstance(node, Scalar) and node.plain for node in (before, key, value)):
+        return None
+    assert isinstance(before, Scalar)
+    assert isinstance(key, Scalar)
+    assert isinstance(value, Scalar)
+    start, end = before.span, key.span
+    beside = (start.end_line, start.end_column + 1) == (end.line, end.column)
+    if value.text or not beside or not _DIGITS.fullmatch(before.text):
+        return None
+    if not re.fullmatch("[0-9]+([ a-zA-Z].*)?", key.text):
+        return None
+    span = evolve(start, end_line=end.end_line, end_column=end.end_column)
+    return Scalar(f"{before.text},{key.text}", True, span, torn=True)
 
 
 def _span(event: Event) -> Span:

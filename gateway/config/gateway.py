@@ -21,7 +21,7 @@ from gateway.config.files import Place, existing_folder, resolved
 from gateway.config.library import Library
 from gateway.config.measures import duration, size
 from gateway.config.meters import read_meters
-from gateway.config.report import Report, Span
+from gateway.config.report import Report, Span, quoted
 from gateway.config.senders import read_energinet
 from gateway.config.settings import ClockSettings, GatewayConfig, LogSettings
 from gateway.config.values import boolean, choice
@@ -103,12 +103,16 @@ def _read(report: Report, root: Node | None, path: Path, place: Place) -> Gatewa
     energinet = read_energinet(report, fields.node("energinet"), fields.at_key("energinet"), place)
     drafts = read_buses(report, fields.node("buses"), fields.at_key("buses"), place)
     own = fields.get("profiles", existing_folder(place.folder), None)
+    library = Library(own)
+    for file, right in library.misnamed():
+        message = f"profiles: {quoted(file.name)} is not read: no profile can have this name"
+        report.warning(fields.at_value("profiles"), message, f"rename it to {right}")
     rest = Rest(
         report=report,
         buses=drafts,
         senders=energinet.senders,
         defaults=read_defaults(report, fields.node("defaults"), fields.at_key("defaults")),
-        library=Library(own),
+        library=library,
         all_profiles=fields.sound("profiles"),
     )
     meters = read_meters(rest, fields.node("meters"), fields.at_key("meters"))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
 from typing import Final
 
-from gateway.config.document import Items, Node
+from gateway.config.document import Items, Node, Scalar
+from gateway.config.encodings import ENCODING, read_encoding
 from gateway.config.fields import Fields, table
-from gateway.config.registers import (
-    ENCODING,
-    Context,
-    check_size,
-    own_sources,
-    read_encoding,
-    word,
-)
+from gateway.config.registers import Context, check_place, own_sources, word
+from gateway.config.report import quoted
 from gateway.config.values import Refused, Wrong, integer, text
 from gateway.metering.inquiry import IDENTIFICATION, SERVER_ID, Inquiry, plain
 from gateway.metering.profile import Identity
-from gateway.metering.register import Register
+from gateway.metering.register import Register, encode
 
 IDENTITY: Final = ("what", *ENCODING, "object", "expected", "sources", "note")
 
@@ -32,9 +29,9 @@ def read_identity(context: Context, node: Node) -> Identity | None:
     sources, note = own_sources(fields, context), fields.get("note", text, "")
     told_by: Register | Inquiry | None = _inquiry(fields)
     if told_by is None:
-        encoding, function, address = read_encoding(fields, context.common)
-        register = Register(what, function, address, encoding, sources=sources, note=note)
-        check_size(fields, context, register)
+        encoding, function, where = read_encoding(fields, context.common)
+        register = Register(what, function, where, encoding, sources=sources, note=note)
+        check_place(fields, context, register)
         told_by = register
     found = Identity(what, told_by, _expected(fields, told_by))
     return found if fields.sound(*IDENTITY) else None
@@ -73,14 +70,26 @@ def _expected(fields: Fields, told_by: Register | Inquiry) -> tuple[str, ...]:
             raise Wrong("0 and blank mean no model", "registers that hold nothing say so too")
         if isinstance(told_by, Inquiry):
             return plain(found.encode())
-        if told_by.encoding.type == "string":
+        encoding = told_by.encoding
+        if encoding.type == "string":
+            if len(found) > 2 * encoding.words and fields.sound("type", "words"):
+                raise Wrong(f"{quoted(found)} is longer than two characters a register")
             return found
-        return str(integer(0, 0xFFFFFFFF)(node))
+        number = integer(0, 0xFFFFFFFF)(node)
+        try:
+            encode(Decimal(number), encoding)
+        except ValueError as error:
+            raise Wrong(str(error)) from None
+        return str(number)
 
     node = fields.node("expected")
     if node is None:
         return ()
     if isinstance(node, Items):
         return fields.many("expected", one)
+    if isinstance(node, Scalar) and node.plain and re.fullmatch("[0-9]+(, ?[0-9]+)+", node.text):
+        hint = f"write [{', '.join(re.findall('[0-9]+', node.text))}]"
+        fields.error("expected", "expected: several values are a list", hint)
+        return ()
     single = fields.get("expected", one, "")
     return (single,) if single else ()

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from shlex import quote
 from typing import Final
+from unicodedata import normalize
+
+from attrs import frozen
 
 import gateway
 from gateway.config.document import Node, read_text
-from gateway.config.profile import Draft, read_draft, resolve
+from gateway.config.draft import Draft, resolve
+from gateway.config.profile import read_draft
 from gateway.config.report import Report, closest, quoted
-from gateway.config.values import Refused, Wrong, text
-from gateway.errors import ConfigurationError
+from gateway.config.values import Refused, Wrong, listed, text
+from gateway.errors import ConfigurationError, Mistake
 from gateway.metering.profile import DeviceProfile
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PACKAGE: Final = Path(gateway.__file__).parent
 _IN_WHEEL: Final = _PACKAGE / "_device_profiles"
 SHIPPED: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _PACKAGE.parent / "device_profiles"
+_MISNAMED: Final = re.compile(r"[^.].*\.ya?ml(\.txt)?", re.IGNORECASE)
+_MOST_NAMED: Final = 5
+"""Names that a suggestion lists."""
 _DEEPEST: Final = 8
 """Profiles that extend one another in a row."""
 _SHIPPED: Final[dict[str, DeviceProfile]] = {}
@@ -34,6 +42,24 @@ class UnknownProfile(KeyError):
 
     def __str__(self) -> str:
         return f"there is no profile {quoted(self.name)}"
+
+
+@frozen
+class Checked:
+    """A profile without a mistake, and what a person should look at nevertheless."""
+
+    profile: DeviceProfile
+    warnings: tuple[Mistake, ...]
+
+
+def file_name(path: Path) -> str:
+    """What the file of a profile has to be called, so that it is found: its own name if that is."""
+    stem = re.sub(r"(\.(ya?ml|txt))+$", "", path.name, flags=re.IGNORECASE)
+    if path.suffix == ".yaml" and _NAME.fullmatch(path.stem):
+        return path.name
+    plain = normalize("NFKD", stem.casefold().replace("æ", "ae").replace("ø", "o"))
+    words = re.sub("[^a-z0-9._-]+", "-", plain.encode("ascii", "ignore").decode())
+    return f"{words.strip('-._')[:64] or 'my-meter'}.yaml"
 
 
 class Library:
@@ -54,6 +80,16 @@ class Library:
         }
         return tuple(sorted(found))
 
+    def misnamed(self) -> tuple[tuple[Path, str], ...]:
+        """Files among one's own that are not found by their name, and what to call them."""
+        return tuple(
+            (path, file_name(path))
+            for folder in self._folders[:-1]
+            if folder.is_dir()
+            for path in sorted(folder.iterdir())
+            if _MISNAMED.fullmatch(path.name) and path.name != file_name(path)
+        )
+
     def get(self, name: str) -> DeviceProfile:
         """One profile, with what it extends resolved.
 
@@ -62,26 +98,49 @@ class Library:
         if name not in self._profiles:
             path = self._find(name)
             if path is None:
-                word = closest(name, self.names())
-                raise UnknownProfile(name, f'did you mean "{word}"?' if word else "")
+                raise UnknownProfile(name, self._suggestion(name))
             self._profiles[name] = resolve(name, self._draft(path, ()))
         return self._profiles[name]
 
     def all(self) -> tuple[DeviceProfile, ...]:
         """Every profile, in the order of the names. Raises ConfigurationError for all mistakes."""
+        found, mistakes = self._read()
+        if mistakes:
+            raise ConfigurationError(mistakes)
+        return found
+
+    def sound(self) -> tuple[DeviceProfile, ...]:
+        """Every profile without a mistake, in the order of the names."""
+        return self._read()[0]
+
+    def check(self, path: Path) -> Checked:
+        """A profile from any file, as if it lay among one's own. Raises ConfigurationError."""
+        draft = self._draft(path, ())
+        return Checked(resolve(path.stem, draft), draft.warnings)
+
+    def _read(self) -> tuple[tuple[DeviceProfile, ...], list[Mistake]]:
         found, mistakes = [], []
         for name in self.names():
             try:
                 found.append(self.get(name))
             except ConfigurationError as error:
                 mistakes += [m for m in error.mistakes if m not in mistakes]
-        if mistakes:
-            raise ConfigurationError(mistakes)
-        return tuple(found)
+        return tuple(found), mistakes
 
-    def check(self, path: Path) -> DeviceProfile:
-        """A profile from any file, as if it lay among one's own. Raises ConfigurationError."""
-        return resolve(path.stem, self._draft(path, ()))
+    def _suggestion(self, name: str) -> str:
+        """A question to a person who wrote a name that there is not; empty where none is near."""
+        for path, right in self.misnamed():
+            if name.casefold() in (path.name.casefold(), path.stem.casefold(), right[:-5]):
+                return f"rename {quoted(path.name)} to {right}, and write {right[:-5]}"
+        names = self.names()
+        bare = _bare(name)
+        found = [known for known in names if len(bare) > 1 and bare in _bare(known)]
+        found = [known for known in found if bare == _bare(known)] or found
+        if len(found) > _MOST_NAMED:
+            return f"{len(found)} names have it: `meter-gateway profiles list {quote(name)}`"
+        if not found and (near := closest(name, names)):
+            found = [near]
+        return f"did you mean {listed([quoted(each) for each in found])}?" if found else ""
 
     def _find(self, name: str, *, after: Path | None = None) -> Path | None:
         """The file of a name, inside one of the folders and nowhere else.
@@ -109,9 +168,8 @@ class Library:
                 return None
             parent = self._find(name, after=path)
             if parent is None:
-                word = closest(name, self.names())
-                hint = f'did you mean "{word}"?' if word else ""
-                report.error(node.span, f"extends: there is no profile {quoted(name)}", hint)
+                message = f"extends: there is no profile {quoted(name)}"
+                report.error(node.span, message, self._suggestion(name))
             elif parent in chain or len(chain) >= _DEEPEST:
                 ring = " → ".join(each.stem for each in (*chain, parent))
                 report.error(node.span, f"extends: the profiles extend one another: {ring}")
@@ -123,3 +181,8 @@ class Library:
             return None
 
         return read_draft(path, read_text(path), extend)
+
+
+def _bare(name: str) -> str:
+    """Letters and digits only: "EM-24" and em24 are the same."""
+    return re.sub("[^a-z0-9]", "", name.casefold())

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from attrs import evolve, field, frozen
+from attrs import evolve
 
 from gateway.config.document import Node, Table, compose
+from gateway.config.draft import Draft, Sum
 from gateway.config.fields import Fields, items, table
 from gateway.config.identity import read_identity
+from gateway.config.places import refuse_overlaps, warn_of_numbers
 from gateway.config.registers import (
-    Common,
     Context,
     quantity,
     read_common,
@@ -22,16 +23,6 @@ from gateway.config.registers import (
 from gateway.config.report import Report, Span, did_you_mean, quoted
 from gateway.config.traits import read_limits, read_serial, read_sunspec, read_tcp
 from gateway.config.values import Wrong, choice, text
-from gateway.metering.profile import (
-    Computed,
-    DeviceProfile,
-    Identity,
-    Kind,
-    Limits,
-    SerialDefaults,
-    SunSpec,
-    TcpDefaults,
-)
 from gateway.metering.quantity import QUANTITIES
 from gateway.metering.register import Register
 
@@ -41,43 +32,6 @@ KEYS: Final = (
     "setup", "notes",
 )  # fmt: skip
 COMPUTED: Final = ("quantity", "plus", "minus")
-
-
-@frozen
-class Sum:
-    """One entry under `computed`, its terms still names."""
-
-    quantity: str
-    plus: tuple[str, ...]
-    minus: tuple[str, ...]
-
-
-@frozen
-class Draft:
-    """A profile as far as its file and those it extends say; nothing of it is resolved yet."""
-
-    maker: str = ""
-    model: str = ""
-    kind: Kind | None = None
-    sources: Mapping[str, str] = field(factory=dict)
-    serial: SerialDefaults = field(factory=SerialDefaults)
-    tcp: TcpDefaults = field(factory=TcpDefaults)
-    limits: Limits = field(factory=Limits)
-    common: Common = field(factory=Common)
-    identity: Mapping[str, Identity] = field(factory=dict)
-    registers: Mapping[str, Register] = field(factory=dict)
-    parts: Mapping[str, Register] = field(factory=dict)
-    computed: Mapping[str, Sum] = field(factory=dict)
-    sunspec: SunSpec | None = None
-    aliases: tuple[str, ...] = ()
-    left_out: Mapping[str, str] = field(factory=dict)
-    setup: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def present(self) -> set[str]:
-        """What it has, by name."""
-        return {*self.registers, *self.computed, *self.identity}
 
 
 Extend = Callable[[Node, Report], "Draft | None"]
@@ -101,40 +55,7 @@ def read_draft(file: Path, text_: str, extend: Extend) -> Draft:
         if parent is not None:
             draft = _overlay(fields, parent)
     report.raise_if_failed()
-    return draft
-
-
-def resolve(name: str, draft: Draft) -> DeviceProfile:
-    """The finished profile of a draft that was read without a mistake."""
-    known = {**draft.registers, **draft.parts}
-    computed = tuple(
-        Computed(
-            total.quantity,
-            tuple(known[term] for term in total.plus),
-            tuple(known[term] for term in total.minus),
-            QUANTITIES[total.quantity].unit,
-        )
-        for total in draft.computed.values()
-    )
-    assert draft.kind is not None
-    return DeviceProfile(
-        name=name,
-        maker=draft.maker,
-        model=draft.model,
-        kind=draft.kind,
-        registers=tuple(draft.registers.values()),
-        computed=computed,
-        limits=draft.limits,
-        serial=draft.serial,
-        tcp=draft.tcp,
-        identity=tuple(draft.identity.values()),
-        sunspec=draft.sunspec,
-        sources=tuple(draft.sources.items()),
-        aliases=draft.aliases,
-        left_out=tuple((k, v) for k, v in draft.left_out.items() if k not in draft.present),
-        setup=draft.setup,
-        notes=draft.notes,
-    )
+    return evolve(draft, warnings=report.warnings())
 
 
 def _overlay(fields: Fields, parent: Draft) -> Draft:
@@ -145,7 +66,7 @@ def _overlay(fields: Fields, parent: Draft) -> Draft:
         fields.missing("sources", 'sources: {manual: "document and revision"}')
     limits = read_limits(fields, base.limits)
     common = read_common(report, fields.node("defaults"), base.common, sources)
-    context = Context(report, common, sources, limits.max_registers)
+    context = Context(report, common, sources, limits)
     identity = dict(base.identity)
     for node in _list(fields, "identity"):
         found = read_identity(context, node)
@@ -187,6 +108,9 @@ def _overlay(fields: Fields, parent: Draft) -> Draft:
         _sum(context, draft, node, registers, computed)
     _check_terms(fields, draft)
     _check_left_out(fields, draft)
+    refuse_overlaps(report, draft.served, context.places)
+    if draft.sunspec is None:
+        warn_of_numbers(report, context.places)
     if not draft.registers and fields.sound("registers") and not report.failed:
         fields.missing("registers")
     return draft

@@ -10,13 +10,14 @@ from typing import Final
 from attrs import evolve, field, frozen
 
 from gateway.config.document import Items, Node, Scalar, Table
+from gateway.config.encodings import ENCODING, Common, read_encoding, register_type
 from gateway.config.fields import Fields, table
 from gateway.config.report import Report, Span, did_you_mean, quoted
 from gateway.config.values import Wrong, choice, decimal_text, integer, positive, scalar, text
+from gateway.metering.profile import Limits
 from gateway.metering.quantity import QUANTITIES, UNITS
-from gateway.metering.register import TYPES, Encoding, Order, Register
+from gateway.metering.register import Encoding, Register
 
-ENCODING: Final = ("function", "address", "type", "words", "word_order", "byte_order")
 DEFAULTS: Final = ("function", "type", "word_order", "byte_order", "scale", "sources")
 REGISTER: Final = (
     "quantity", *ENCODING, "scale", "unit", "not_available", "scale_register", "unit_register",
@@ -30,18 +31,6 @@ _WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 @frozen
-class Common:
-    """`defaults` of a profile: what holds where a register does not say otherwise."""
-
-    function: int = 0
-    type: str = ""
-    word_order: Order = "big"
-    byte_order: Order = "big"
-    scale: Decimal = Decimal(1)
-    sources: tuple[str, ...] = ()
-
-
-@frozen
 class Context:
     """What a register needs to know of its file."""
 
@@ -49,10 +38,11 @@ class Context:
     common: Common
     sources: Mapping[str, str]
     """Those of the file and of the profiles that it extends."""
-    most: int = 125
-    """Most registers a request."""
+    limits: Limits = field(factory=Limits)
     names: dict[str, Span] = field(factory=dict)
     """Quantities and parts met so far in this file."""
+    places: dict[Register, Scalar] = field(factory=dict)
+    """Registers met so far in this file, with their `address`."""
 
 
 def word(node: Node) -> str:
@@ -81,7 +71,7 @@ def read_common(
     fields = Fields(report, body, "defaults", DEFAULTS)
     return Common(
         function=fields.get("function", integer(1, 4), inherited.function),
-        type=fields.get("type", choice(*TYPES), inherited.type),
+        type=fields.get("type", register_type, inherited.type),
         word_order=fields.get("word_order", choice("big", "little"), inherited.word_order),
         byte_order=fields.get("byte_order", choice("big", "little"), inherited.byte_order),
         scale=fields.get("scale", decimal_text, inherited.scale),
@@ -113,14 +103,14 @@ def _value(
         context.names[own] = fields.at_value(naming)
     if naming == "name" and own in QUANTITIES:
         fields.error("name", f"{quoted(own)} is the name of a quantity: a part needs another")
-    encoding, function, address = read_encoding(fields, context.common)
+    encoding, function, where = read_encoding(fields, context.common)
     unit = _unit(fields, QUANTITIES[own].unit if naming == "quantity" and own else None)
     unit_register, factors = _unit_register(context, fields)
     modulus = fields.get("modulus", positive(decimal_text), Decimal(0))
     register = Register(
         name=own,
         function=function,
-        address=address,
+        address=where,
         encoding=encoding,
         scale=fields.get("scale", decimal_text, context.common.scale),
         unit=unit,
@@ -137,43 +127,25 @@ def _value(
         fields.error("type", "type: a string is no number: it can only stand under `identity`")
     if fields.sound("scale") and register.scale == 0:
         fields.error("scale", "scale: 0 would make every value 0")
-    check_size(fields, context, register)
+    check_place(fields, context, register)
     return register if fields.sound(*keys) else None
 
 
-def read_encoding(fields: Fields, common: Common) -> tuple[Encoding, int, int]:
-    """Encoding, function and address of whatever has them."""
-    example = "function: 3 or 4, here or in `defaults`"
-    function = fields.get("function", integer(1, 4), common.function)
-    if not function:
-        fields.missing("function", example)
-    kind = fields.get("type", choice(*TYPES), common.type)
-    if not kind:
-        fields.missing("type", "type: f32, here or in `defaults`")
-    address = fields.require("address", integer(0, 65_535), 0, example="address: 0x0000, from 0")
-    words = fields.get("words", integer(1, 125), 0)
-    if kind and fields.sound("words", "type"):
-        if not TYPES[kind] and not words:
-            fields.missing("words", f"words: how many registers the {kind} takes")
-        elif TYPES[kind] and words and words != TYPES[kind]:
-            fields.error("words", f"words: {kind} takes {TYPES[kind]}", "remove it")
-    encoding = Encoding(
-        kind or "u16",
-        fields.get("word_order", choice("big", "little"), common.word_order),
-        fields.get("byte_order", choice("big", "little"), common.byte_order),
-        TYPES[kind or "u16"] or words or 1,
-    )
-    return encoding, function or 3, address
-
-
-def check_size(fields: Fields, context: Context, register: Register) -> None:
-    if not fields.sound("address", "type", "words"):
+def check_place(fields: Fields, context: Context, register: Register) -> None:
+    """Its size; and it is held against all others, when they are known."""
+    node = fields.node("address")
+    if not fields.sound("function", "address", "type", "words") or not isinstance(node, Scalar):
         return
+    context.places[register] = node
     if register.end > 65_536:
         fields.error("address", f"address: {register.count} registers would end above 65535")
-    elif register.count > context.most:
-        message = f"{register.count} registers are more than a request may have ({context.most})"
+    elif register.count > (most := context.limits.max_registers):
+        message = f"{register.count} registers are more than a request may have ({most})"
         fields.error("words" if "words" in fields else "address", message)
+    for function, split in context.limits.splits:
+        if function == register.function and register.address < split < register.end:
+            message = f"address: no request may reach over {split} (`splits`), which is inside"
+            fields.error("address", message)
 
 
 def _unit(fields: Fields, canonical: str | None) -> str:
@@ -261,12 +233,14 @@ def _beside(
         return None, None
     inner = Fields(context.report, body, key, keys, at=fields.at_key(key))
     # Its type is never that of the value beside it.
-    encoding, function, address = read_encoding(inner, evolve(context.common, type=""))
-    if not inner.sound(*keys):
-        fields.spoil(key)
+    encoding, function, where = read_encoding(inner, evolve(context.common, type=""))
     own = fields.node("quantity") or fields.node("name")
     title = own.text if isinstance(own, Scalar) else ""
-    return Register(f"{title}.{key}", function, address, encoding), inner
+    register = Register(f"{title}.{key}", function, where, encoding)
+    check_place(inner, context, register)
+    if not inner.sound(*keys):
+        fields.spoil(key)
+    return register, inner
 
 
 def own_sources(fields: Fields, context: Context) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.clock import MINUTE, SECOND
+from gateway.config.buses import warn_of_rate
 from gateway.config.document import Node
 from gateway.config.fields import Fields, list_of, table
 from gateway.config.measures import duration
@@ -25,8 +26,11 @@ def read_serial(fields: Fields, base: SerialDefaults) -> SerialDefaults:
     inner = _section(fields, "serial", SERIAL)
     if inner is None:
         return base
+    baudrate = inner.get("baudrate", integer(110, 4_000_000), base.baudrate)
+    if "baudrate" in inner:
+        warn_of_rate(inner, baudrate)
     return SerialDefaults(
-        baudrate=inner.get("baudrate", integer(110, 4_000_000), base.baudrate),
+        baudrate=baudrate,
         parity=inner.get("parity", choice("none", "even", "odd"), base.parity),
         stopbits=inner.get("stopbits", integer(1, 2), base.stopbits),
         unit=inner.get("unit", integer(0, 255), base.unit),

@@ -51,6 +51,8 @@ def text(node: Node) -> str:
     """Any text of one line, with or without quotes."""
     one = scalar(node, "a text")
     found = one.text
+    if one.torn:
+        raise Wrong("inside braces a comma ends the value", f'write "{found}"')
     if one.plain and found.casefold() in ("~", "null"):
         raise Wrong("expected a text, found nothing", f'write "{found}" if it is one')
     if not found.isprintable():
@@ -169,7 +171,7 @@ def decimal(node: Node) -> Decimal:
 def decimal_text(node: Node) -> Decimal:
     """A number that has to be written as a text, so that no reader of the file rounds it."""
     found = scalar(node, "a number in quotes")
-    number = exact(found.text)
+    number = exact(found.text, '"')
     if found.plain:
         raise Wrong(
             "this number has to be a text, so that no program rounds it", f'write "{found.text}"'
@@ -177,33 +179,37 @@ def decimal_text(node: Node) -> Decimal:
     return number
 
 
-def exact(written: str) -> Decimal:
-    """The number, exactly; Wrong where it is none."""
+def exact(written: str, quote: str = "") -> Decimal:
+    """The number, exactly; Wrong where it is none. `quote`: what a number has around it here."""
     if not _DECIMAL.fullmatch(written):
-        raise Wrong(f"{quoted(written)} is not a number", without_comma(written) or _ratio(written))
+        hint = _ratio(written, quote)
+        if _DECIMAL.fullmatch(written.replace(",", ".")):
+            hint = without_comma(written, quote)
+        raise Wrong(f"{quoted(written)} is not a number", hint)
     return Decimal(written)
 
 
-def without_comma(written: str) -> str:
+def without_comma(written: str, quote: str = "") -> str:
     """How to write a number with a comma in it; empty where that does not make it one."""
-    number, unit = re.fullmatch(r"([0-9,]*)(.*)", written, re.DOTALL).groups()  # type: ignore[union-attr]
-    if not re.fullmatch(r"[0-9]+,[0-9]+", number):
+    number, unit = re.fullmatch(r"(-?[0-9,]*)(.*)", written, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not re.fullmatch(r"-?[0-9]+,[0-9]+", number):
         return ""
     point = number.replace(",", ".")
-    if re.fullmatch(r"[1-9][0-9]{0,2},[0-9]{3}", number):
-        whole = number.replace(",", "")
-        decimals = point.rstrip("0") + "0" * point.endswith("000")
-        return f"write {whole}{unit} or {decimals}{unit}: a comma has two readings"
-    return f"write {point}{unit}"
+    if re.fullmatch(r"-?[1-9][0-9]{0,2},[0-9]{3}", number):
+        whole = quote + number.replace(",", "") + unit + quote
+        decimals = quote + point.rstrip("0") + "0" * point.endswith("000") + unit + quote
+        return f"write {whole} or {decimals}: a comma has two readings"
+    return f"write {quote}{point}{unit}{quote}"
 
 
-def _ratio(written: str) -> str:
+def _ratio(written: str, quote: str) -> str:
     """200/5 as it stands on a transformer."""
     match = re.fullmatch(r"([1-9][0-9]{0,5}) ?[/:] ?([1-9][0-9]{0,3})", written)
     if match is None:
         return ""
     ratio = Decimal(match[1]) / Decimal(match[2])
-    return f"write {ratio.normalize():f}" if _DECIMAL.fullmatch(f"{ratio:f}") else ""
+    shown = f"{ratio.normalize():f}"
+    return f"write {quote}{shown}{quote}" if _DECIMAL.fullmatch(shown) else ""
 
 
 def positive(read: Reader[Decimal]) -> Reader[Decimal]:

@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from gateway.cli.main import run
 from gateway.config import Library
 
@@ -51,12 +49,79 @@ def test_profiles_are_found_by_words_maker_kind_and_identity(capsys, monkeypatch
     assert "equysis-ultra-e-f" in kinds["heat"]
     assert not kinds["heat"] & kinds["electricity"]
     assert listed(capsys, "em340", "siemens") == []
+    assert set(listed(capsys, "heat")) >= kinds["heat"]  # and what has it in its name
+    assert listed(capsys, "gas") == listed(capsys, "--kind", "gas") != []
+    assert listed(capsys, "341", "gavazzi") == ["carlo-gavazzi-em340"]
+    assert listed(capsys, "iEM3155") == ["schneider-iem3155"]
 
 
 def test_where_no_profile_fits_it_is_said_what_to_try(capsys, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.delenv("METER_GATEWAY_CONFIG", raising=False)
     assert run(["profiles", "list", "no such meter"]) == 1
     assert "no profile fits" in capsys.readouterr().err
+
+
+def test_a_file_whose_name_is_no_name_of_a_profile_is_told_where_it_matters(  # type: ignore[no-untyped-def]
+    capsys, site: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    file = own / "My Meter.yaml"
+    file.write_text("extends: eastron-sdm630\nmodel: mine\n")
+    site.write_text(site.read_text().partition("profiles: ")[0] + f"profiles: {own}\n")
+    for arguments in (["list", "sdm630"], ["check", str(file)]):
+        assert run(["profiles", *arguments, "--config", str(site)]) == 0
+        assert "rename it to my-meter.yaml" in capsys.readouterr().err
+    assert run(["profiles", "show", "My Meter", "--config", str(site)]) == 1
+    assert 'rename "My Meter.yaml" to my-meter.yaml' in capsys.readouterr().err
+    file = file.rename(own / "my-meter.yaml")
+    for arguments in (["list", "sdm630"], ["check", str(file)], ["show", "my-meter"]):
+        assert run(["profiles", *arguments, "--config", str(site)]) == 0
+        assert capsys.readouterr().err == ""
+
+
+def test_a_sound_profile_is_tried_though_another_of_the_folder_is_not(  # type: ignore[no-untyped-def]
+    capsys, site: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "broken.yaml").write_text("a: [")
+    (own / "mine.yaml").write_text("extends: eastron-sdm630\nmodel: mine\n")
+    site.write_text(site.read_text().partition("profiles: ")[0] + f"profiles: {own}\n")
+    assert run(["profiles", "check", str(own / "mine.yaml"), "--config", str(site)]) == 0
+    assert "is sound" in out(capsys)
+
+
+def test_after_a_mistake_the_same_check_is_what_to_run_again(  # type: ignore[no-untyped-def]
+    capsys, monkeypatch, tmp_path: Path
+) -> None:
+    def refused(file: str) -> str:
+        assert run(["profiles", "check", file]) == 78
+        return str(capsys.readouterr().err)
+
+    monkeypatch.delenv("METER_GATEWAY_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("my meter.yaml").write_text("maker: [")
+    shown = refused("my meter.yaml")
+    assert "1 mistake in the profile" in shown
+    assert "run `meter-gateway profiles check 'my meter.yaml'` again" in shown
+    missing = refused("none.yaml")
+    assert "the file does not exist" in missing
+    assert "try: name the file of a profile" in missing
+    assert "--config" not in missing
+    assert "try: `meter-gateway profiles show eastron-sdm630`" in refused("eastron-sdm630")
+
+
+def test_what_to_look_at_is_shown_beside_a_sound_profile(  # type: ignore[no-untyped-def]
+    capsys, monkeypatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("METER_GATEWAY_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("extends: eastron-sdm630\nserial: {baudrate: 9601}\n")
+    assert run(["profiles", "check", "mine.yaml"]) == 0
+    shown = capsys.readouterr()
+    assert "mine.yaml:2:20: warning: baudrate: 9601 is not a usual rate" in shown.err
+    assert "mine.yaml is sound" in shown.out
 
 
 def test_a_sound_profile_is_tried_on_a_simulated_meter(capsys, site: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -84,34 +149,45 @@ registers:
     assert "a scan knows such a meter by its model_name ACME-X1" in shown
 
 
-@pytest.mark.parametrize(
-    ("identity", "registers", "says"),
-    [
-        ("{what: model_code, address: 10, type: u16, expected: [341]}",
-         "{quantity: voltage_l1, address: 1, type: u16, unit: V}",
-         "active_energy_import_total at 0 and voltage_l1 at 1 lie across one another"),
-        ("{what: serial_number, address: 10, type: u16}",
-         "{quantity: voltage_l1, address: 2, type: u16, unit: V}",
-         "cannot be simulated: 12345678 does not fit u16"),
-    ],
-)  # fmt: skip
-def test_a_profile_that_cannot_be_so_is_refused_when_it_is_tried(  # type: ignore[no-untyped-def]
-    capsys, site: Path, tmp_path: Path, identity: str, registers: str, says: str
+def test_a_profile_that_cannot_be_simulated_is_not_called_sound(  # type: ignore[no-untyped-def]
+    capsys, site: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "acme-x2.yaml"
-    own.write_text(f"""\
+    own.write_text("""\
 maker: Acme
 model: X2
 kind: electricity
-sources: {{manual: "a document"}}
-defaults: {{function: 4, type: u32, sources: [manual]}}
-identity: [{identity}]
+sources: {manual: "a document"}
+defaults: {function: 4, type: u32, sources: [manual]}
+identity: [{what: serial_number, address: 10, type: u16}]
 registers:
-  - {{quantity: active_energy_import_total, address: 0, scale: "0.01", unit: kWh}}
-  - {registers}
+  - {quantity: active_energy_import_total, address: 0, scale: "0.01", unit: kWh}
 """)
     assert run(["profiles", "check", str(own), "--config", str(site)]) == 1
-    assert says in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "cannot be simulated: 12345678 does not fit u16" in shown.err
+    assert shown.out == ""
+
+
+def test_registers_that_lie_across_one_another_are_a_mistake_of_the_file(  # type: ignore[no-untyped-def]
+    capsys, site: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "acme-x3.yaml"
+    own.write_text("""\
+maker: Acme
+model: X3
+kind: electricity
+sources: {manual: "a document"}
+defaults: {function: 4, type: u32, sources: [manual]}
+registers:
+  - {quantity: active_power_total, address: 52, type: s32, unit: W}
+  - {quantity: active_energy_import_total, address: 53, unit: kWh}
+""")
+    assert run(["profiles", "check", str(own), "--config", str(site)]) == 78
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "acme-x3.yaml:8:53: error: address: " in shown.err
+    assert "   7 |   - {quantity: active_power_total" in shown.err
 
 
 def test_a_profile_is_shown_with_what_it_extends_resolved(capsys, site: Path) -> None:  # type: ignore[no-untyped-def]

@@ -14,6 +14,8 @@ from gateway.errors import ConfigurationError, Mistake
 from gateway.metering.reading import SeriesKey
 from gateway.modbus.settings import SerialLink, TcpLink
 
+PROFILES = Path(__file__).parent / "profiles"
+
 Load = Callable[..., Loaded]
 Mistakes = Callable[..., list[Mistake]]
 
@@ -233,6 +235,21 @@ def test_a_file_that_is_not_there_is_a_mistake_of_the_configuration(tmp_path: Pa
         with pytest.raises(ConfigurationError) as caught:
             load(tmp_path / f"{name}.yaml")
         assert caught.value.mistakes[0].message == told
+
+
+def test_a_profile_of_one_s_own_that_is_not_read_for_its_name_is_warned_of(
+    loaded: Load, mistakes: Callable[..., list[Mistake]], whole: str, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "My Meter.yaml").touch()
+    for profile in PROFILES.iterdir():
+        (own / profile.name).write_text(profile.read_text())
+    text = whole.replace(str(PROFILES), "own")
+    (found,) = loaded(text).warnings
+    assert (found.line, found.suggestion) == (text.count("\n"), "rename it to my-meter.yaml")
+    (refused,) = mistakes(text.replace("profile: acme-heat", "profile: My Meter"))
+    assert refused.suggestion == 'rename "My Meter.yaml" to my-meter.yaml, and write my-meter'
 
 
 def test_a_file_that_is_not_utf8_is_refused_where_it_is_not(tmp_path: Path) -> None:

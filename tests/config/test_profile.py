@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Library
+from gateway.config import Library, UnknownProfile
+from gateway.config.library import file_name
 from gateway.errors import ConfigurationError, Mistake
 from gateway.metering.inquiry import Inquiry
 from gateway.metering.profile import Identity, Limits, SerialDefaults, SunSpec, TcpDefaults
@@ -162,25 +163,55 @@ def test_how_sure_a_register_is_follows_from_its_sources(tmp_path: Path) -> None
         ("{quantity: voltage_l1, address: 0, unit: V, scale: 0.1}", "has to be a text",
          'write "0.1"'),
         ('{quantity: voltage_l1, address: 0, unit: V, scale: "0"}', "every value 0", None),
-        ('{quantity: voltage_l1, address: 0, unit: V, scale: "0,1"}', "not a number", "write 0.1"),
+        ('{quantity: voltage_l1, address: 0, unit: V, scale: "0,1"}', "not a number",
+         'write "0.1"'),
+        ("{quantity: voltage_l1, address: 0, unit: V, scale: 0,01}", '"0,01" is not a number',
+         'write "0.01"'),
+        ("{quantity: voltage_l1, address: 0, scale: -0,01, unit: V}", '"-0,01" is not a number',
+         'write "-0.01"'),
+        ("{quantity: voltage_l1, address: 0, scale: 1,000, unit: V}", "not a number",
+         'write "1000" or "1.0": a comma has two readings'),
+        ('{quantity: voltage_l1, address: 0, unit: V, scale: "1,000"}', "not a number",
+         'write "1000" or "1.0": a comma has two readings'),
+        ('{quantity: voltage_l1, address: 0, unit: V, scale: "200/5"}', "not a number",
+         'write "40"'),
+        ("{quantity: voltage_l1, address: 0, unit: V, note: 1,5}", "a comma ends the value",
+         'write "1,5"'),
+        ("{quantity: voltage_l1, address: 0, unit: V, type: int32}", "is not one of", "write s32"),
+        ("{quantity: voltage_l1, address: 0, unit: V, type: UINT16}", "is not one of", "write u16"),
+        ("{quantity: voltage_l1, address: 0, unit: V, type: uint64}", "is not one of", "write u64"),
+        ("{quantity: voltage_l1, address: 0, unit: V, type: float}", "is not one of", "write f32"),
+        ("{quantity: voltage_l1, address: 0, unit: V, type: Float-64}", "not one of", "write f64"),
+        ("{quantity: voltage_l1, address: 0, unit: V, type: double}", "is not one of", "write f64"),
+        ("{quantity: voltage_l1, address: 0, unit: V, type: real}", "is not one of", "write f32"),
+        ("{quantity: voltage_l1, address: 0, unit: V, type: bcd}", "is not one of",
+         "write bcd16 where it is one register, bcd32 where it is two"),
+        ("{quantity: voltage_l1, address: 400074, unit: V}", "out of range",
+         "write 73, or 74 where the document counts from 400000, with function: 3"),
+        ("{quantity: voltage_l1, address: 1, unit: V}",
+         "voltage_l1 at 1 to 2 and active_energy_import_total at 0 to 1 lie across one another,"
+         " first on line 7", "compare address, type and words of both with the document"),
+        ("{quantity: voltage_l1, address: 0, type: u16, unit: V}", "voltage_l1 at 0 and", None),
+        ("{quantity: voltage_l1, address: 4, unit: V, scale_register: {address: 5, type: s16}}",
+         "voltage_l1.scale_register at 5 and voltage_l1 at 4 to 5 lie across", None),
         ("{quantity: voltage_l1, address: 0, unit: V, sources: [manuel]}", "no source",
          'did you mean "manual"?'),
         ("{quantity: voltage_l1, address: 0, unit: V, sources: []}", '"sources" is missing', None),
         ("{quantity: voltage_l1, address: 0, unit: V, not_available: -1}", "out of range", None),
-        ("{quantity: voltage_l1, address: 0, unit: V, type: u16, not_available: 65536}",
+        ("{quantity: voltage_l1, address: 8, unit: V, type: u16, not_available: 65536}",
          "out of range", None),
-        ("{quantity: voltage_l1, address: 0, unit: V, type: u16, not_available: nan}",
+        ("{quantity: voltage_l1, address: 8, unit: V, type: u16, not_available: nan}",
          "u16 has no nan", None),
         ("{quantity: voltage_l1, address: 0, unit: V, word_ordr: big}", "unknown key",
          'did you mean "word_order"?'),
         ("{quantity: voltage_l1, address: 0, unit: V, scale_register: {address: 1}}",
          '"type" is missing in scale_register', None),
-        ("{quantity: voltage_l1, address: 0, unit: V, unit_register: {address: 1, type: u16}}",
+        ("{quantity: voltage_l1, address: 0, unit: V, unit_register: {address: 9, type: u16}}",
          '"factors" is missing', None),
         ("{quantity: voltage_l1, address: 0, unit: V,"
-         " unit_register: {address: 1, type: u16, factors: {a: \"1\"}}}", "whole number", None),
+         " unit_register: {address: 9, type: u16, factors: {a: \"1\"}}}", "whole number", None),
         ("{quantity: voltage_l1, address: 0, unit: V,"
-         " unit_register: {address: 1, type: u16, factors: {}}}", "at least one", None),
+         " unit_register: {address: 9, type: u16, factors: {}}}", "at least one", None),
         ("{name: x, address: 0, unit: V}", "unknown key", None),
         ("[voltage_l1]", "expected keys", None),
     ],
@@ -222,8 +253,16 @@ def test_a_mistake_in_a_register_is_reported_once_on_its_line(
         ("extends: ../tried\n", 8, "no profile"),
         ("extends: tried\n", 8, "no profile"),
         ("identity: [{what: model, address: 1, type: string}]\n", 8, '"words" is missing'),
-        ("identity: [{what: model, address: 1, type: u16, expected: [abc]}]\n", 8, "whole number"),
-        ("identity: [{what: model, address: 1, type: u16, expected: [0]}]\n", 8, "mean no model"),
+        ("identity: [{what: model, address: 2, type: u16, expected: [abc]}]\n", 8, "whole number"),
+        ("identity: [{what: model, address: 2, type: u16, expected: [70000]}]\n", 8,
+         "70000 does not fit u16"),
+        ("identity: [{what: model, address: 2, type: string, words: 2, expected: ABCDE}]\n", 8,
+         "longer than two characters a register"),
+        ("identity: [{what: model, address: 2, type: u16, expected: 341,342}]\n", 8,
+         "several values are a list"),
+        ("identity: [{what: model, address: 1, type: u16}]\n", 8, "lie across one another"),
+        ("requests: {splits: [[4, 1]]}\n", 7, "no request may reach over 1"),
+        ("identity: [{what: model, address: 2, type: u16, expected: [0]}]\n", 8, "mean no model"),
         ("identity: [{what: model, object: 1, expected: '00'}]\n", 8, "mean no model"),
         ("identity: [{what: model, object: 256}]\n", 8, "out of range: it has to be 0 to 255"),
         ("identity: [{what: model, object: 1, address: 1}]\n", 8, "address: an object has none"),
@@ -252,6 +291,63 @@ def test_a_mistake_elsewhere_in_a_profile_is_reported_once_on_its_line(
     found = wrong(tmp_path, START + REGISTER + rest)
     assert [m.line for m in found] == [line], found
     assert part in found[0].message
+
+
+def test_registers_that_are_not_read_may_lie_across_others(tmp_path: Path) -> None:
+    """Two of one place, of another function, and parts that an own register takes the place of."""
+    rest = """\
+  - {quantity: voltage_l1, address: 0, type: u32, unit: V}
+  - {quantity: voltage_l2, address: 1, function: 3, unit: V}
+"""
+    assert wrong(tmp_path, START + REGISTER + rest) == []
+    (tmp_path / "mine.yaml").write_text(
+        "extends: acme-e1-pro\nregisters:\n"
+        "  - {quantity: active_energy_import_total, function: 4, address: 0x11, unit: kWh}\n"
+    )
+    assert Library(tmp_path, shipped=PROFILES).get("mine").computed == ()
+
+
+def test_a_register_across_an_inherited_one_is_told_which(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(START + REGISTER)
+    text = "extends: base\nregisters:\n  - {quantity: voltage_l1, address: 1, unit: V, %s}\n"
+    found = wrong(tmp_path, text % "function: 4, type: f32, sources: [manual]")
+    assert [(m.line, m.column) for m in found] == [(3, 37)]
+    assert "lie across one another" in found[0].message
+    assert found[0].suggestion.endswith(
+        "without: [active_energy_import_total] leaves out what is extended"
+    )
+
+
+def test_an_address_that_is_a_document_s_number_is_warned_of_once(tmp_path: Path) -> None:
+    def warned(rest: str, more: str = "") -> list[tuple[int, str, str]]:
+        path = tmp_path / "tried.yaml"
+        path.write_text(START + REGISTER + rest + more)
+        found = library(tmp_path).check(path).warnings
+        return [(each.line, each.message, each.suggestion) for each in found]
+
+    input_, holding = (
+        f"  - {{quantity: voltage_l{i}, address: {address}, unit: V, function: {function}}}\n"
+        for i, address, function in ((1, 30102, 4), (2, 40073, 3))
+    )
+    assert warned(input_ + holding) == [
+        (8, "address: 30102, and 1 more, looks like the document's number of an input register",
+         "write 101, or 102 where the document counts from 30000; if it is the address: 0x7596")
+    ]  # fmt: skip
+    assert warned(holding)[0][2].startswith("write 72, or 73 where the document counts from 40000;")
+    assert "with function: 3" in warned(holding.replace("function: 3", "function: 4"))[0][2]
+    # What is hexadecimal, or an address of function 3 below 40000, is hardly such a number.
+    assert warned(holding.replace("40073", "0x9C89")) == []
+    assert warned(input_.replace("function: 4", "function: 3")) == []
+    assert warned(holding, "sunspec: {models: [203], header: 40070}\n") == []
+
+
+def test_a_baud_rate_that_is_not_usual_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "tried.yaml"
+    path.write_text(START + REGISTER + "serial: {baudrate: 9601}\n")
+    (found,) = library(tmp_path).check(path).warnings
+    assert (found.line, found.column, found.suggestion) == (8, 20, 'did you mean "9600"?')
+    path.write_text(START + REGISTER + "serial: {baudrate: 9600}\n")
+    assert library(tmp_path).check(path).warnings == ()
 
 
 def test_what_a_profile_has_to_say_is_missed_once(tmp_path: Path) -> None:
@@ -317,10 +413,62 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
     assert getattr(caught.value, "suggestion", "") == 'did you mean "acme-e1-pro"?'
 
 
+def test_an_unknown_name_suggests_all_that_have_it(tmp_path: Path) -> None:
+    def suggested(name: str) -> str:
+        with pytest.raises(UnknownProfile) as caught:
+            library(tmp_path).get(name)
+        return caught.value.suggestion
+
+    for i in range(3):
+        (tmp_path / f"acme-em24-{i}.yaml").touch()
+    assert suggested("EM 24") == 'did you mean "acme-em24-0", "acme-em24-1" or "acme-em24-2"?'
+    assert suggested("em24-1") == 'did you mean "acme-em24-1"?'
+    assert suggested("x") == ""
+    for i in range(3, 9):
+        (tmp_path / f"acme-em24-{i}.yaml").touch()
+    assert suggested("em24") == "9 names have it: `meter-gateway profiles list em24`"
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("acme-e1.yaml", "acme-e1.yaml"),
+        ("My Meter.yaml", "my-meter.yaml"),
+        ("acme.yml", "acme.yaml"),
+        ("acme.yaml.txt", "acme.yaml"),
+        ("x.txt", "x.yaml"),
+        ("x", "x.yaml"),
+        ("Måler Ærø.YAML", "maler-aero.yaml"),
+        ("電.yaml", "my-meter.yaml"),
+        ("a" * 70 + ".yaml", "a" * 64 + ".yaml"),
+    ],
+)
+def test_a_file_that_can_be_no_profile_has_a_name_to_take(
+    tmp_path: Path, name: str, right: str
+) -> None:
+    assert file_name(Path(name)) == right
+    (tmp_path / right).touch()
+    assert library(tmp_path).names() == (right.removesuffix(".yaml"),)
+
+
+def test_who_asks_for_a_misnamed_profile_is_told_what_to_call_it(tmp_path: Path) -> None:
+    for name in ("My Meter.yaml", "README.txt", "._acme.yaml", "acme.yaml~"):
+        (tmp_path / name).touch()
+    own = Library(tmp_path)
+    assert own.misnamed() == ((tmp_path / "My Meter.yaml", "my-meter.yaml"),)
+    for name in ("My Meter", "my-meter", "My Meter.yaml"):
+        with pytest.raises(UnknownProfile) as caught:
+            own.get(name)
+        assert caught.value.suggestion == (
+            'rename "My Meter.yaml" to my-meter.yaml, and write my-meter'
+        )
+
+
 def test_only_the_profile_that_is_asked_for_is_read(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [")
     (tmp_path / "sound.yaml").write_text(START + REGISTER)
     assert library(tmp_path).get("sound").model == "T"
+    assert [profile.name for profile in library(tmp_path).sound()] == ["sound"]
     with pytest.raises(ConfigurationError):
         library(tmp_path).all()
 
