@@ -291,7 +291,8 @@ _event(
     "warning",
     "count meterIDs oldest newest",
     "Readings came with stamps that the buffer has readings of already, as they do after the clock "
-    "was ahead and was set back. Those that were stored first stay, and these were not stored.",
+    "was ahead and was set back. Those that were stored first stay; these are counted as dropped: "
+    "repeated, but for those that are the same.",
     "Compare these intervals with the meters; see to the clock (`status` shows its state).",
     hint="compare these intervals with the meters; see to the clock",
 )

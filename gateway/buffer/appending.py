@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from decimal import Decimal
 from typing import Final, TypeAlias
 
 from attrs import evolve, frozen
@@ -25,11 +26,14 @@ from gateway.buffer.rows import (
     Row,
     Table,
 )
-from gateway.buffer.spans import at_first, unsettled
+from gateway.buffer.spans import at_first, dropped, unsettled
 from gateway.clock import Instant
 from gateway.metering.reading import Commit, Reading, Series, SeriesKey
 
 Transaction: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection]]
+
+REPEATED: Final = "repeated"
+"""Why a value is dropped whose stamp has one already."""
 
 HEADS_EACH: Final = 4
 """Readings of each series, at least, between two times that the heads of all are written."""
@@ -41,7 +45,8 @@ class Appended:
 
     stored: int
     repeated: tuple[Reading, ...] = ()
-    """Readings whose stamp their series has already: the first is kept, these were not stored."""
+    """Readings whose stamp their series has already: the first is kept. Those of another value or
+    other words are counted as dropped; what is the same is of a commit that was tried again."""
 
 
 class _Plan:
@@ -56,6 +61,8 @@ class _Plan:
         self.records: list[bytes] = []
         self.held: list[tuple[Line, int, int, str]] = []
         self.repeated: list[Reading] = []
+        self.refused: dict[int, list[int]] = {}
+        """Series to the numbers of values that are counted and not stored."""
         self.heads: dict[int, tuple[int, int, int]] = {}
         """Series to newest id, last number and latest stamp, as they will be."""
         self.gaps: dict[int, Row] = {}
@@ -74,18 +81,22 @@ class _Plan:
         seen = _late(connection, index, given)
         id = index.top
         for reading, line, stamp in given:
-            if (line.id, stamp) in seen:
-                self.repeated.append(reading)
-                continue
-            seen.add((line.id, stamp))
-            id += 1
             newest, stored, latest = self.heads.get(line.id) or (
                 line.newest, line.stored, line.latest
             )  # fmt: skip
             n = stored + 1
+            words = reading.raw.pack()
+            place, what = (line.id, stamp), (reading.value, words)
+            if place in seen:
+                self.repeated.append(reading)
+                if seen[place] != what:
+                    self.refused.setdefault(line.id, []).append(n)
+                    self.heads[line.id] = (newest, n, latest)
+                continue
+            seen[place] = what
+            id += 1
             self.heads[line.id] = (newest if self.past else id, n, max(latest, stamp))
             why = reading.held
-            words = reading.raw.pack()
             self.records.append(chunks.pack(line.id, n, stamp, reading.value, words, why))
             self.places.append((line, id, n, stamp))
             if why:
@@ -186,6 +197,8 @@ def append(
         change = Change(index)
         for line, id, n, why in plan.held:
             change.mark(line, {n: id}, at_first(why))
+        for series, numbers in plan.refused.items():
+            change.count(index.lines[series], numbers, dropped(REPEATED))
         change.write(connection)
         _write_states(connection, commit)
         _write_samples(connection, plan)
@@ -200,6 +213,8 @@ def append(
             _write_heads(connection, plan)
     for line, id, n, stamp in plan.places:
         note(index, line, id, n, stamp, past=past)
+    for series, (_, stored, _) in plan.heads.items():
+        index.lines[series].stored = stored
     for barren in index.barren.values():
         barren.difference_update({id >> BLOCK_BITS for _, id, _, _ in plan.places})
     change.apply()
@@ -212,19 +227,24 @@ def append(
 
 def _late(
     connection: sqlite3.Connection, index: Index, given: Sequence[tuple[Reading, Line, int]]
-) -> set[tuple[int, int]]:
-    """Of readings not later than all of their series: series and stamp of those stored already."""
+) -> dict[tuple[int, int], tuple[Decimal, bytes]]:
+    """Of readings not later than all of their series: series and stamp of those stored already, and
+    the value and words that are."""
     asked = {(line.id, stamp) for _, line, stamp in given if stamp <= line.latest}
     if not asked:
-        return set()
+        return {}
     stamps = {stamp for _, stamp in asked}
     earliest, latest = min(stamps), max(stamps)
-    found: set[tuple[int, int]] = set()
+    found: dict[tuple[int, int], tuple[Decimal, bytes]] = {}
     for number, block in index.blocks.items():
         if block.latest < earliest or block.earliest > latest:
             continue
         stored = chunks.stamped(connection, number, stamps)
-        found.update(asked.intersection((record.series, record.stamp) for record in stored))
+        found.update(
+            ((record.series, record.stamp), (record.value, record.words))
+            for record in stored
+            if (record.series, record.stamp) in asked
+        )
     return found
 
 

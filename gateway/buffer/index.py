@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from attrs import define, field, frozen
@@ -126,6 +126,11 @@ class Change:
         if changed:
             self._spans[line.id] = spans.marked(runs(readings), state, self._index.new_span_id)
         return changed
+
+    def count(self, line: Line, numbers: Sequence[int], state: State) -> None:
+        """Put numbers of which there is no reading in a settled state."""
+        spans = self._spans.get(line.id, line.spans)
+        self._spans[line.id] = spans.marked(runs(numbers), state, self._index.new_span_id)
 
     def release(self, line: Line) -> int:
         """Let the held readings of a series be sent; how many. Their blocks count them already."""
@@ -307,6 +312,8 @@ def load(connection: sqlite3.Connection) -> Index:
             line = _known(index, record.series)
             waits = unsettled(line.spans.state_of(record.n))
             note(index, line, record.id, record.n, record.stamp, waits=waits)
+    for line in index.lines.values():
+        line.stored = max(line.stored, line.spans.last)  # the last may only have been counted
     return index
 
 

@@ -129,6 +129,12 @@ _ALL: Final = (
         "Check that the machine reaches a time server (timedatectl).",
     ),
     Reason(
+        "repeated",
+        "The interval had a value already when this one came, as after a clock that was ahead and"
+        " was set back. The first stays; the second is counted as dropped.",
+        "Hold these intervals (buffer.repeated in the log) against the meter; see to the clock.",
+    ),
+    Reason(
         "no_time",
         "The machine lost its power before it ever had the time: what the meter showed then is kept"
         " and parked, since nobody knows of which interval it is.",

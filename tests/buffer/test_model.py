@@ -57,6 +57,8 @@ class Buffer(RuleBasedStateMachine):
         self.values: dict[tuple[str, int], Decimal] = {}
         self.states: dict[tuple[str, int], str] = {}
         self.deleted: set[tuple[str, int]] = set()
+        self.refused = 0
+        """Values that came for a stamp that has another."""
         self.news: dict[str, tuple[str, int]] = {}
         """Of each meter the reading that came last and was no backfill."""
         self.formers: list[tuple[str, int, Decimal, int]] = []
@@ -99,7 +101,9 @@ class Buffer(RuleBasedStateMachine):
         for one in readings:
             row = (one.key.meter_id, one.stamp)
             assert (one in answer.repeated) == (row in self.values) or row in self.deleted
-            if one not in answer.repeated:
+            if one in answer.repeated:
+                self.refused += one.value != self.values[row]
+            else:
                 self.values[row] = one.value
                 self.states[row] = HELD if held else PENDING
                 self.deleted.discard(row)
@@ -279,14 +283,16 @@ class Buffer(RuleBasedStateMachine):
             else state
             for row, state in self.states.items()
         ]  # fmt: skip
-        repeats = counts.stored - len(self.states)  # stamps stored again after they were deleted
+        # Stamps may be stored again after they were deleted.
+        repeats = counts.stored - len(self.states) - self.refused
         assert repeats >= 0
         assert counts.in_flight == len(flying)
         assert counts.pending == states.count(PENDING) + states.count(HELD)
         assert counts.held == states.count(HELD)
         assert counts.parked == states.count(PARKED)
         assert counts.confirmed == states.count(CONFIRMED) + repeats
-        assert sum(counts.dropped.values()) == states.count(DROPPED)
+        assert sum(counts.dropped.values()) == states.count(DROPPED) + self.refused
+        assert counts.dropped.get("repeated", 0) == self.refused
 
     @invariant()
     def meters_go_on_from_the_last_reading_that_was_no_backfill(self) -> None:

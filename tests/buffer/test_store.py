@@ -286,10 +286,32 @@ async def test_a_stamp_that_is_stored_already_is_not_stored_again(path: Path) ->
     answer = await store.append(Commit((changed, reading(0, 3), reading(0, 3, "5"))))
     assert answer.stored == 1
     assert answer.repeated == (changed, reading(0, 3, "5"))
-    assert (await store.counts()).stored == 7
     kept = {(m, s): v for m, s, v, _ in await exported(store)}
     assert kept["7000", START + HOUR] == Decimal("0.01")
+    assert len(kept) == 7
     await store.close()
+
+
+async def test_a_value_whose_stamp_is_taken_by_another_is_counted_as_dropped(path: Path) -> None:
+    store = await filled(store_at(path), 2, range(3))
+    for commit in (
+        Commit((reading(0, 1, "999"), reading(0, 3), reading(0, 3, "5"))),
+        Commit((reading(0, 3), evolve(reading(0, 2), raw=RawWords()))),
+    ):
+        await store.append(commit)
+    expected = Counts(stored=10, pending=7, dropped={"repeated": 3})
+    assert await store.counts() == await store.check_counts() == expected
+    await store.close()
+    again = store_at(path)
+    await again.open()
+    assert await again.counts() == await again.check_counts() == expected
+    assert len(await take(again)) == 7
+    await again.release_flight("basement")
+    await again.append(commits(2, [4])[0])
+    await again.settle("basement", confirmed(await take(again)), b"")
+    assert await again.counts() == Counts(stored=12, confirmed=9, dropped={"repeated": 3})
+    assert (await again.last())[series(0).key] == reading(0, 4)
+    await again.close()
 
 
 async def test_a_late_stamp_that_is_new_is_stored_and_sent_before_younger_ones(path: Path) -> None:

@@ -17,6 +17,7 @@ ROOMS = (
     "commits.py",
     "app.py",
     "plant.py",
+    "buffer/appending.py",
     "modbus/reader.py",
     "modbus/poller.py",
     "modbus/identity.py",
@@ -24,7 +25,7 @@ ROOMS = (
 )
 GIVES = {"_gap", "Gap", "Found", "fail", "missing", "_plant", "Plant"}
 """Calls that are given a reason; so is what is called `reason`, `why` or `refusal`."""
-NAMES = {"reason", "why", "_reason", "refusal", "NO_TIME"}
+NAMES = {"reason", "why", "_reason", "refusal", "NO_TIME", "REPEATED"}
 NOT_OURS = {"error", "zero", "drop", "jump", "asked to", "a person", "signal", "memory"}
 """Of errors, held counters and endings: `reason` in a log line."""
 

@@ -20,7 +20,7 @@ from gateway.metering.interval import (
     previous_boundary,
     repeats,
 )
-from gateway.metering.reading import Commit, Gap, Reading, SeriesKey
+from gateway.metering.reading import Commit, Gap, RawWords, Reading, SeriesKey
 from gateway.metering.settings import MeterSettings, SendSettings
 from tests.simulation.years.meters import POWER, Place, Seen, window
 
@@ -56,6 +56,7 @@ class Row:
     """The same without what was refused since because its stamp is taken: a restart goes on from
     what is stored."""
     stored: dict[Instant, Decimal] = field(factory=dict)
+    words: dict[Instant, RawWords] = field(factory=dict)
     newest: Instant = 0
     """The stamp of the last one."""
     accepted: set[Instant] = field(factory=set)
@@ -138,11 +139,12 @@ class Oracle:
         return next_boundary(stamp, send.every, self.zone)
 
     def _reading(self, row: Row, boundary: Instant, one: Reading, *, stored: bool) -> None:
+        self.count += stored or one.raw != row.words[one.stamp]
         if stored:
-            self.count += 1
             if one.stamp in row.stored:
                 raise Broken(f"{one.key.meter_id} has {one.stamp} twice")
             row.stored[one.stamp] = one.value
+            row.words[one.stamp] = one.raw
             row.newest = one.stamp
             if self.ambiguous(one.stamp):
                 self.fired("an hour that the clock shows twice")
