@@ -127,6 +127,8 @@ class SimulatedMeter:
         self._open += [(f, first, first + count) for f, first, count in limits.whole_blocks]
         if limits.even:  # what fills up an odd value has to be there
             self._open += [(r.function, r.end, r.end + 1) for r in self._everything() if r.end % 2]
+            odd = [r for r in self._everything() if r.address % 2]
+            self._open += [(r.function, r.address - 1, r.address) for r in odd]
         if self.profile.sunspec is not None:
             self._lay_sunspec()
 

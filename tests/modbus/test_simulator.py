@@ -21,10 +21,10 @@ from gateway.clock import SystemClock
 from gateway.config.library import Library
 from gateway.errors import DeviceException
 from gateway.metering.inquiry import Inquiry
-from gateway.metering.profile import DeviceProfile, Identity
+from gateway.metering.profile import DeviceProfile, Identity, Limits
 from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import Block, RawWords
-from gateway.metering.register import value_of
+from gateway.metering.register import Encoding, Register, value_of
 from gateway.modbus.bus import Bus
 from gateway.modbus.faults import FAULTS, Fault
 from gateway.modbus.plan import Read, Timing, character_time, plan
@@ -136,6 +136,16 @@ async def test_every_meter_of_the_library_is_served_on(wire: str) -> None:
                 counts = QUANTITIES[quantity].counter
                 assert not counts or before <= value <= after, profile.name  # type: ignore[operator]
         await bus.close()
+
+
+def test_a_meter_of_even_requests_shows_what_begins_at_an_odd_address() -> None:
+    register = Register("active_power_total", 4, 51, Encoding("u32"), unit="W")
+    limits = Limits(even=True)
+    profile = DeviceProfile("x", "Acme", "X", "electricity", (register,), limits=limits)
+    (read,) = plan([register], limits, Timing.of(TcpLink("x"), 0.01))
+    words = SimulatedMeter(profile, 1, START).words(read.function, read.address, read.count, START)
+    assert not isinstance(words, int)
+    assert (read.address, len(words), words[0], words[3]) == (50, 4, 0, 0)
 
 
 def counter_of(profile: DeviceProfile) -> str:
