@@ -1,8 +1,9 @@
 """What is known of a unit: alive or not, how long it takes, and its share of the line. Pure.
 
 A unit that does not answer costs one timeout and is then asked less and less often, by one short
-read. All silent units of a bus together get a tenth of its time, so that those that answer keep
-theirs. Instants are monotonic seconds.
+read; so is one of which nothing comes but answers that cannot be trusted. All silent units of a bus
+together get a tenth of its time, so that those that answer keep theirs. Instants are monotonic
+seconds.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ OFFLINE_AFTER: Final = 3
 """Rounds in a row without a value that make a unit offline; one alone may be noise."""
 NEVER_SEEN_AFTER: Final = 2
 """The same for a unit that has not answered yet: more likely its address is wrong."""
+GARBLED_AFTER: Final = 8
+"""So many answers that cannot be trusted, less two for each that can, make a unit as good as silent
+until one can: rare where noise damages every second one."""
+GARBLED_UNSEEN_AFTER: Final = 3
+"""The same for a unit that has not answered yet."""
 FIRST_PAUSE: Final = 0.5
 """Seconds before a silent unit is tried again; doubled each time."""
 LONGEST_PAUSE: Final = 60.0
@@ -38,6 +44,7 @@ NOISY: Final = 0.1
 _NOISY_AFTER: Final = 100  # requests
 _NOISY_AGAIN: Final = 86_400.0  # seconds; a bad line is bad for weeks
 _RECENT: Final = 100  # requests by which a unit's troubles are told
+_MOST_PEAKS: Final = 200  # reads of which the slowest answer is known
 
 LONG: Final = 32
 """Bytes of data from which an answer counts as a long one."""
@@ -94,7 +101,7 @@ class Unit:
     since: float = 0.0
     reason: str = ""
     silent: int = 0
-    """Requests in a row without an answer."""
+    """Requests in a row without an answer, from where it counts as silent."""
     lost: int = 0
     """Rounds in a row that gave nothing."""
     requests: int = 0
@@ -106,9 +113,13 @@ class Unit:
     """Requests that were not answered, with when that was: what comes late may fit another
     request of the same shape, so none goes out before one of a shape without doubt was answered."""
     next_try: float = 0.0
+    _peak: float = 0.0
+    """The slowest answer of late, to whatever."""
     _peaks: dict[Question, float] = field(factory=dict)
-    """The slowest answer to each read: some blocks take a meter far longer than others."""
-    _slow: set[Question] = field(factory=set)
+    """The slowest to each read that was answered when it was last asked: some blocks take a meter
+    far longer than others."""
+    _garbled: int = 0
+    """Answers that cannot be trusted, less two for each that can."""
     _recent: deque[Outcome] = field(factory=lambda: deque(maxlen=_RECENT))
     _damaged: int = 0
     _counted: int = 0
@@ -123,43 +134,54 @@ class Unit:
         """Seconds to wait for the answer: learnt from those that came."""
         if self.silent == 1:
             return self._learnt()
-        if self.silent or question not in self._peaks or question in self._slow:
+        if self.silent or question not in self._peaks:
             return self.longest
-        return self._learnt()
+        return self._learnt(self._peaks[question])
 
-    def _learnt(self) -> float:
-        slowest = max(self._peaks.values(), default=self.longest)
+    def _learnt(self, peak: float = 0.0) -> float:
+        slowest = max(peak, self._peak) if self.seen else self.longest
         return min(self.longest, max(self.shortest, self.answer_time, _MARGIN * slowest))
 
     def answered(self, question: Question, turnaround: float, now: float) -> None:
         """It answered, be it with an exception."""
         self._count(question, "")
         self.silent = 0
+        self._garbled = max(0, self._garbled - 2)
         self.last_answer = now
         if self.turnaround is None:
             self.turnaround = turnaround
         self.turnaround += 0.2 * (turnaround - self.turnaround)
-        self._slow.discard(question)
-        self._peaks[question] = max(turnaround, self._peaks.get(question, 0.0) * _FORGET)
+        self._peak = max(turnaround, self._peak * _FORGET)
+        self._peaks[question] = max(turnaround, self._peaks.pop(question, 0.0) * _FORGET)
+        if len(self._peaks) > _MOST_PEAKS:
+            del self._peaks[next(iter(self._peaks))]  # what was not answered for longest
         if self.doubts and question.shape not in self.doubted(now):
             self.doubts.clear()  # units answer in order: nothing older can come
 
     def fell_silent(self, question: Question, reason: str, now: float) -> None:
         """No answer within the timeout, or none says the gateway before it."""
+        self.failed(question, reason)
+        self._peaks.pop(question, None)  # perhaps it only takes longer now: waited for
+        self._back_off(now)
+
+    def garbled(self, question: Question, reason: str, now: float) -> None:
+        """An answer that cannot be trusted."""
+        self.failed(question, reason)
+        self._damaged += 1
+        self._garbled = min(self._garbled + 1, GARBLED_AFTER)
+        if self.silent or self._garbled >= (GARBLED_AFTER if self.seen else GARBLED_UNSEEN_AFTER):
+            self._back_off(now)
+
+    def failed(self, question: Question, reason: str) -> None:
+        """An error; of itself it does not mean that the unit is silent."""
         self._count(question, reason)
         self.errors[reason] += 1
         self.reason = reason
+
+    def _back_off(self, now: float) -> None:
         self.silent += 1
         pause = FIRST_PAUSE * 2.0 ** min(self.silent - 1, 10)
         self.next_try = now + min(pause, LONGEST_PAUSE)
-        self._slow.add(question)  # perhaps it only takes longer now: waited for until it answers
-
-    def failed(self, question: Question, reason: str, *, damaged: bool) -> None:
-        """An error that does not mean that the unit is silent."""
-        self._count(question, reason)
-        self.errors[reason] += 1
-        self.reason = reason
-        self._damaged += damaged
 
     def _count(self, question: Question, reason: str) -> None:
         self.requests += 1

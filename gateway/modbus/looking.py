@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.errors import GatewayError, LinkDown, MeterError, MeterTimeout
+from gateway.errors import GatewayError, LinkDown, MeterError
 from gateway.metering.profile import DeviceProfile
 from gateway.metering.reading import Block
 from gateway.metering.settings import MeterSettings
@@ -15,7 +15,7 @@ from gateway.modbus.reader import MeterReader
 from gateway.modbus.settings import Framing
 
 _IN_VAIN: Final = 3
-"""Reads in a row without an answer, after which a unit is not asked for the rest."""
+"""Reads in a row without an answer to trust, after which a unit is not asked for the rest."""
 MOST_READS: Final = 100
 """Reads at once."""
 _UNKNOWN: Final = DeviceProfile("", "", "", "electricity", ())
@@ -73,7 +73,7 @@ async def look(reader: MeterReader, line: Line, reads: Sequence[Read]) -> tuple[
             in_vain += 1
         except MeterError as error:
             found.append(error.reason)
-            in_vain = in_vain + 1 if isinstance(error, MeterTimeout) else 0
+            in_vain = in_vain + 1 if reader.unit.silent else 0
     return tuple(found)
 
 

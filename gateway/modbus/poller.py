@@ -22,7 +22,7 @@ from gateway.modbus.health import NEVER_SEEN_AFTER, OFFLINE_AFTER, Budget, Unit,
 from gateway.modbus.line import Line, LinkReport, Wire
 from gateway.modbus.looking import forget, look, stranger
 from gateway.modbus.plan import Read
-from gateway.modbus.reader import Answer, Keep, MeterReader
+from gateway.modbus.reader import Answer, Keep, MeterReader, Tally
 from gateway.modbus.settings import BusSettings, SerialLink, TcpLink
 
 _SHORTEST_ON_A_LINE: Final = 0.1  # seconds; below, a busy machine would make timeouts of its own
@@ -51,6 +51,8 @@ class Round:
     errors: int
     link_up: bool
     duration: float
+    in_vain: float = 0.0
+    """Seconds of requests that nothing came of."""
 
 
 @define
@@ -196,9 +198,15 @@ class Poller:
         order = sorted(asks, key=self._turn)
         samples = tuple([await self._sample(ask) for ask in order])
         await self._hang_up()
-        requests, errors = (now - then for now, then in zip(self._tally(), before, strict=True))
-        duration = self._clock.monotonic() - began
-        return Round(samples, requests, errors, self._line.up, duration)
+        now = self._tally()
+        return Round(
+            samples,
+            now.requests - before.requests,
+            now.errors - before.errors,
+            self._line.up,
+            self._clock.monotonic() - began,
+            now.in_vain - before.in_vain,
+        )
 
     async def _hang_up(self) -> None:
         link = self._settings.link
@@ -206,16 +214,25 @@ class Poller:
             await self._wire.close()
 
     def _turn(self, ask: Ask) -> tuple[bool, bool, float]:
-        """Of the silent ones first who has waited longest: their time is short."""
+        """Who gave nothing last time comes last. Of the silent ones first who has waited longest:
+        their time is short."""
         unit = self._reader(ask).unit
-        return unit.silent > 0, not ask.urgent, unit.next_try if unit.silent else 0.0
+        return (
+            unit.silent > 0 or unit.lost > 0,
+            not ask.urgent,
+            unit.next_try if unit.silent else 0.0,
+        )
 
     def _reader(self, ask: Ask) -> MeterReader:
         return self._readers[ask.meter.name]
 
-    def _tally(self) -> tuple[int, int]:
+    def _tally(self) -> Tally:
         tallies = [reader.tally for reader in self._readers.values()]
-        return sum(t.requests for t in tallies), sum(t.errors for t in tallies)
+        return Tally(
+            sum(t.requests for t in tallies),
+            sum(t.errors for t in tallies),
+            sum(t.in_vain for t in tallies),
+        )
 
     async def _sample(self, ask: Ask) -> Sample:
         reader = self._reader(ask)
@@ -233,7 +250,7 @@ class Poller:
         return answer.sample(ask.meter.name)
 
     async def _read(self, reader: MeterReader, ask: Ask, answer: Answer) -> None:
-        unit, began = reader.unit, self._clock.monotonic()
+        unit, in_vain = reader.unit, reader.tally.in_vain
         was_alive, somebody_answered = not unit.silent, self._somebody_answers()
         try:
             await reader.read(ask.registers, answer)
@@ -245,8 +262,8 @@ class Poller:
             self._budget.refill()
             for other in self._readers.values():
                 other.unit.next_try = now
-        elif unit.silent and self._somebody_answers() and not (was_alive and unit.seen):
-            self._budget.spend(self._cost(now - began))
+        elif self._somebody_answers() and not (was_alive and unit.seen):
+            self._budget.spend(self._cost(reader.tally.in_vain - in_vain))
 
     # ------------------------------------------------------------------------------- its health
 

@@ -53,10 +53,11 @@ def _place(meter: MeterSettings) -> str:
 
 @define
 class Tally:
-    """Requests of a round and how many of them failed."""
+    """Requests, how many of them failed, and the seconds of those that nothing came of."""
 
     requests: int = 0
     errors: int = 0
+    in_vain: float = 0.0
 
 
 class Answer:
@@ -169,8 +170,8 @@ class MeterReader:
     async def _ask(self, read: Read, registers: Sequence[Register], answer: Answer) -> bool:
         """One read, in parts where the whole is refused; was all of it given?
 
-        Raises LinkDown; MeterTimeout and a gateway's exceptions, after which nothing more is to
-        be had of the unit.
+        Raises LinkDown; MeterTimeout, a gateway's exceptions and the last of many answers that
+        cannot be trusted, after which nothing more is to be had of the unit.
         """
         try:
             block = await self._trusted(read)
@@ -195,7 +196,10 @@ class MeterReader:
         return True
 
     async def _go_on(self, error: BadAnswer) -> None:
-        """After an answer that cannot be trusted, which may have cost the connection."""
+        """After an answer that cannot be trusted: one of too many, or one that cost the connection,
+        ends the round."""
+        if self.unit.silent:
+            raise error
         if not await self._line.ready():
             raise LinkDown(self._settings.name, "the connection was lost") from error
 
@@ -227,7 +231,7 @@ class MeterReader:
                 if not await self._line.ready():
                     raise
             except BadAnswer:
-                if not left or not await self._line.ready():
+                if not left or self.unit.silent or not await self._line.ready():
                     raise
             except DeviceException as error:
                 if error.code not in _BUSY or not left:
@@ -251,6 +255,8 @@ class MeterReader:
         except MeterError as error:
             outcome = error.reason
             self.tally.errors += 1
+            if not isinstance(error, DeviceException) or error.code == _GATEWAY_TIMEOUT:
+                self.tally.in_vain += self._clock.monotonic() - began
             self._judge(question, error)
             raise
         else:
@@ -278,7 +284,7 @@ class MeterReader:
             if error.code == _GATEWAY_TIMEOUT:
                 unit.fell_silent(question, error.reason, now)
             elif error.code == _NO_PATH:
-                unit.failed(question, error.reason, damaged=False)
+                unit.failed(question, error.reason)
             else:
                 unit.errors[error.reason] += 1
                 unit.reason = error.reason
@@ -289,7 +295,7 @@ class MeterReader:
         if isinstance(error, MeterTimeout):
             unit.fell_silent(question, error.reason, now)
         else:
-            unit.failed(question, error.reason, damaged=True)
+            unit.garbled(question, error.reason, now)
 
     def _doubt(self, question: Question) -> None:
         if not self._told_apart:

@@ -51,6 +51,26 @@ def test_a_slow_block_of_a_quick_meter_gets_its_time_once_it_was_missed():
     assert known.timeout(OTHER) == pytest.approx(0.9)
 
 
+def test_one_slow_answer_to_a_rare_question_makes_no_other_wait_longer_for_ever():
+    known = unit()
+    known.answered(OTHER, 0.5, now=0)
+    assert known.timeout(A) == 1.0
+    for now in range(500):
+        known.answered(A, 0.04, now=now)
+    assert known.timeout(A) == pytest.approx(0.12)
+    assert known.timeout(OTHER) == 1.0
+
+
+def test_what_is_known_of_reads_that_are_asked_no_more_is_forgotten():
+    known = unit()
+    for address in range(1000):
+        known.answered(A, 0.02, now=address)
+        known.answered(Read(3, address, 1), 0.02, now=address)
+    assert len(known._peaks) == 200
+    assert known.timeout(A) == 0.1
+    assert known.timeout(Read(3, 0, 1)) == 1.0
+
+
 def test_the_pauses_of_a_silent_unit_double_up_to_a_minute():
     known, now, pauses = unit(), 0.0, []
     for _ in range(12):
@@ -100,21 +120,21 @@ def test_doubts_end_when_no_answer_can_come_any_more():
 def test_noise_is_told_once_a_day_and_only_where_it_is_more_than_a_tenth():
     known = unit()
     for now in range(99):
-        known.failed(A, "crc", damaged=True)
+        known.garbled(A, "crc", now=0)
         assert known.noise(now) is None
-    known.failed(A, "crc", damaged=True)
+    known.garbled(A, "crc", now=0)
     assert known.noise(99) == (100, 100)
     for _ in range(100):
-        known.failed(A, "crc", damaged=True)
+        known.garbled(A, "crc", now=0)
     assert known.noise(100) is None
     for _ in range(100):
-        known.failed(A, "crc", damaged=True)
+        known.garbled(A, "crc", now=0)
     assert known.noise(99 + 86_400) == (100, 100)
     for n in range(100):
         if n % 10:
             known.answered(A, 0.02, n)
         else:
-            known.failed(A, "crc", damaged=True)
+            known.garbled(A, "crc", now=0)
     assert known.noise(1e9) is None
 
 

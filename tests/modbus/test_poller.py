@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from gateway.clock import DAY
-from gateway.errors import DeviceException
+from gateway.errors import BadAnswer, DeviceException
 from gateway.metering.profile import DeviceProfile
 from gateway.metering.reading import Block
 from gateway.metering.register import Encoding, Register
@@ -31,6 +31,12 @@ class Polled:
     def __init__(self, units: int, *, link: SerialLink | TcpLink | None = None) -> None:
         self.clock = QuickClock()
         self.dead: set[int] = set()
+        self.garbled: set[int] = set()
+        self.noise = 1.0
+        """Share of the answers of those that is damaged, …"""
+        self.sound_up_to = 0
+        """… unless they are that short."""
+        self.draw = random.Random(1)
         self.refuses: int | None = None
         """An address that they refuse."""
         self.wire = ToldWire(self.clock, self._behave)
@@ -54,6 +60,9 @@ class Polled:
     def _behave(self, unit: int, read: Read) -> Block | Exception | None:
         if unit in self.dead:
             return None
+        noise = self.noise if unit in self.garbled and read.count > self.sound_up_to else 0
+        if self.draw.random() < noise:
+            return BadAnswer("riser", unit, str(read), "damaged", reason="crc")
         if self.refuses is not None and read.address <= self.refuses < read.end:
             return DeviceException("riser", unit, str(read), 2)
         return truth(read)
@@ -101,14 +110,20 @@ async def test_boundaries_come_before_polls():
     assert [unit for _, unit, _, _ in polled.wire.asked] == [2, 1, 3]
 
 
+@pytest.mark.parametrize("what", ["silent", "garbled", "only short answers are sound"])
 @pytest.mark.parametrize("every", [1, 10, 60])
 async def test_dead_meters_take_a_tenth_of_the_bus_at_most_and_the_live_ones_lose_nothing(
-    every: int, expected_events
+    every: int, what: str, expected_events
 ):
-    """Eight dead ones beside two that live, from the start on, for half an hour."""
-    expected_events("meter.offline", "meter.still_offline")
+    """Eight dead ones beside two that live, from the start on, for half an hour; so are those of
+    which nothing comes that can be trusted."""
+    expected_events("meter.offline", "meter.still_offline", "meter.noisy")
     polled = Polled(10)
-    polled.dead = set(range(1, 9))
+    bad = set(range(1, 9))
+    if what == "silent":
+        polled.dead = bad
+    else:
+        polled.garbled, polled.sound_up_to = bad, int(what != "garbled")
     began = polled.clock.monotonic()
     answered = rounds = 0
     latest = 0.0
@@ -121,10 +136,33 @@ async def test_dead_meters_take_a_tenth_of_the_bus_at_most_and_the_live_ones_los
         if rounds > 1:  # in the first nobody is known to be dead
             latest = max(latest, alive[-1] - at)
         await polled.clock.sleep(max(0.0, every - (polled.clock.monotonic() - at)))
-    in_vain = sum(timeout for _, unit, _, timeout in polled.wire.asked if unit in polled.dead)
+    begin = began + 900 * polled.sound_up_to  # it takes some rounds to see of these meters
+    in_vain = sum(
+        timeout
+        for at, unit, read, timeout in polled.wire.asked
+        if unit in bad
+        and at >= begin
+        and isinstance(read, Read)
+        and read.count > polled.sound_up_to
+    )
     assert answered == 2 * rounds
     assert latest < 0.1
-    assert in_vain <= 0.1 * 1800
+    assert in_vain <= 0.1 * (began + 1800 - begin)
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.5])
+async def test_a_meter_of_which_some_answers_are_sound_goes_on_being_asked(
+    noise: float, expected_events
+):
+    expected_events("meter.noisy", "meter.offline", "meter.online")
+    polled = Polled(3)
+    polled.garbled, polled.noise = {1, 2}, noise
+    answered = 0
+    for _ in range(1000):
+        done = await polled.round()
+        answered += sum(bool(sample.raw.blocks) for sample in done.samples)
+        await polled.clock.sleep(5)
+    assert answered > 3000 * (1 - 2 * noise**3)
 
 
 async def test_a_meter_s_end_and_return_are_told_once(expected_events, caplog):

@@ -255,7 +255,18 @@ async def test_a_damaged_answer_is_asked_for_again_at_most_as_often_as_is_set():
     answer = await asked.round()
     assert len(asked.wire.reads) == 1 + SERIAL.retries
     assert set(answer.faults.values()) == {"crc"}
-    assert asked.unit.silent == 0
+
+
+async def test_a_meter_of_which_nothing_can_be_trusted_is_soon_left_alone_for_the_round():
+    asked = Asked(behave=lambda unit, read: truth(read))
+    await asked.round()
+    asked.wire.behave = lambda unit, read: BadAnswer("riser", unit, str(read), "", reason="unit")
+    for _ in range(4):
+        await asked.round()
+    asked.wire.asked.clear()
+    await asked.round()
+    assert len(asked.wire.asked) == 1, "one short read"
+    assert asked.unit.silent > 0
 
 
 async def test_a_busy_meter_is_not_dead_and_is_asked_again_after_a_pause():

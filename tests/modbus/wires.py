@@ -103,7 +103,9 @@ class ToldWire:
             self.hung_up = self._open = False
             raise LinkDown("riser", "the connection was lost")
         answer = behave(unit, question)
-        took = timeout if answer is None else self.turnaround
+        # Behind what is damaged the right answer may yet come.
+        in_vain = answer is None or isinstance(answer, BadAnswer)
+        took = timeout if in_vain else self.turnaround
         await self.clock.sleep(took)
         self.busy += took
         if answer is None:
