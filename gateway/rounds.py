@@ -195,8 +195,8 @@ class BusRounds:
                 return
             for sample in found.samples:
                 self._keep(sample.meter, self._meters[sample.meter].take(sample, now))
-            if not found.errors:  # a meter that is silent makes no line too slow for the others
-                self._watch_load(found.duration, polled=polled)
+            # A meter that is silent makes no line too slow for the others.
+            self._watch_load(found.duration - found.in_vain, polled=polled)
             now = self._clock.now()
         retries = [meter.retry(now) for meter in self._meters.values()]
         self._retry = min((at for at in retries if at is not None), default=None)

@@ -34,6 +34,8 @@ class Line:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.takes = 0.05
+        self.in_vain = 0.0
+        """Of those seconds."""
         self.fault = ""
         self.more = Decimal(0)
         self.error: Exception | None = None
@@ -51,7 +53,8 @@ class Line:
                 raise self.error
             samples.append(self.sample(ask.registers))
         up = self.fault != "link_down"
-        return Round(tuple(samples), len(asks), 0, up, self.clock.monotonic() - began)
+        took = self.clock.monotonic() - began
+        return Round(tuple(samples), len(asks), int(self.in_vain > 0), up, took, self.in_vain)
 
     def sample(self, registers: Sequence[Register]) -> Sample:
         now, boottime = self.clock.now(), self.clock.boottime()
@@ -226,12 +229,14 @@ async def test_a_refused_register_is_not_asked_again():
     assert house.memory.gaps == [(0, "exception_2")]
 
 
+@pytest.mark.parametrize("in_vain", [0, 2])
 async def test_a_bus_that_is_too_slow_says_so_once_and_misses_what_it_could_not_ask(
-    expected_events: Callable[..., None], caplog: pytest.LogCaptureFixture
+    in_vain: float, expected_events: Callable[..., None], caplog: pytest.LogCaptureFixture
 ):
+    """Whether or not one of its meters is damaged besides."""
     expected_events("bus.overloaded")
     house = House(NOON - SECOND, counter(5 * SECOND), poll=5 * SECOND)
-    house.line.takes = 8
+    house.line.takes, house.line.in_vain = 8, in_vain
     async with house.running():
         await house.clock.pass_until(NOON + 10 * MINUTE)
     assert len(caplog.records) == 1
@@ -240,6 +245,13 @@ async def test_a_bus_that_is_too_slow_says_so_once_and_misses_what_it_could_not_
     stamps = [g.stamp for c in house.memory.commits for g in c.gaps]
     assert stamps == [NOON + n * 5 * SECOND for n in range(len(stamps))]
     assert len(stamps) >= 115
+
+
+async def test_what_silent_meters_take_makes_no_bus_too_slow_for_the_others():
+    house = House(NOON - SECOND, counter(), poll=5 * SECOND)
+    house.line.takes, house.line.in_vain = 6, 2
+    async with house.running():
+        await house.clock.pass_until(NOON + MINUTE)
 
 
 async def test_the_time_it_was_stopped_is_a_gap_with_that_reason():
