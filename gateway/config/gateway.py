@@ -116,6 +116,7 @@ def _read(report: Report, root: Node | None, path: Path, place: Place) -> Gatewa
         all_profiles=fields.sound("profiles"),
     )
     meters = read_meters(rest, fields.node("meters"), fields.at_key("meters"))
+    report.absorb(library.warnings)
     for key in ("energinet", "buses", "meters"):
         if key not in fields and key not in report.misplaced:
             fields.missing(key)

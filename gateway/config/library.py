@@ -68,6 +68,8 @@ class Library:
     def __init__(self, own: Path | None = None, *, shipped: Path = SHIPPED) -> None:
         self._folders = tuple(folder for folder in (own, shipped) if folder is not None)
         self._profiles = _SHIPPED if self._folders == (SHIPPED,) else {}
+        self.warnings: list[Mistake] = []
+        """What a person should look at in those of one's own that were read."""
 
     def names(self) -> tuple[str, ...]:
         """The names of all profiles, sorted; nothing is read."""
@@ -99,7 +101,10 @@ class Library:
             path = self._find(name)
             if path is None:
                 raise UnknownProfile(name, self._suggestion(name))
-            self._profiles[name] = resolve(name, self._draft(path, ()))
+            draft = self._draft(path, ())
+            self._profiles[name] = resolve(name, draft)
+            if path.parent in self._folders[:-1]:
+                self.warnings += draft.warnings
         return self._profiles[name]
 
     def all(self) -> tuple[DeviceProfile, ...]:

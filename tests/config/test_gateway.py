@@ -252,6 +252,21 @@ def test_a_profile_of_one_s_own_that_is_not_read_for_its_name_is_warned_of(
     assert refused.suggestion == 'rename "My Meter.yaml" to my-meter.yaml, and write my-meter'
 
 
+def test_what_is_to_be_looked_at_in_a_profile_of_one_s_own_is_told(
+    loaded: Load, whole: str, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    for profile in PROFILES.iterdir():
+        (own / profile.name).write_text(profile.read_text())
+    (own / "acme-e1.yaml").write_text(
+        (PROFILES / "acme-e1.yaml").read_text().replace("19200", "9601")
+    )
+    (found,) = loaded(whole.replace(str(PROFILES), "own")).warnings
+    assert found.file == str(own / "acme-e1.yaml")
+    assert "9601 is not a usual rate" in found.message
+
+
 def test_a_file_that_is_not_utf8_is_refused_where_it_is_not(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_bytes(b"timezone: Europe/Oslo\nlog: \xe9\n")
     with pytest.raises(ConfigurationError) as caught:

@@ -144,6 +144,15 @@ def test_what_stands_under_token_is_never_shown(mistakes: Mistakes, whole: str, 
         assert SECRET not in repr(mistake)
 
 
+def test_a_token_with_a_comma_inside_braces_is_hidden_to_its_end(
+    mistakes: Mistakes, whole: str
+) -> None:
+    sender = "    - {name: roof, token: 123456,7890}\n"
+    found = mistakes(whole.replace("defaults:\n", f"{sender}defaults:\n"))
+    assert any(m.source == "    - {name: roof, token: ***}" for m in found)
+    assert "7890" not in repr(found)
+
+
 def test_a_password_in_the_address_of_a_proxy_is_not_shown(mistakes: Mistakes, whole: str) -> None:
     proxy = f"energinet:\n  proxy: {{url: 'http://user:{SECRET}@proxy:3128'}}\n"
     found = mistakes(whole.replace("energinet:\n", proxy))
