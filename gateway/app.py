@@ -267,7 +267,7 @@ class Gateway:
             await self._hour.wait()
             self._hour.clear()
             try:
-                await self.store.prune()
+                await self.plant.tidy()
                 await self.summary.say(self.plant, self.store)
             except StoreError as error:  # said by the committer; the next hour tries again
                 log("task.failed", task="hourly", error=str(error), where="buffer")

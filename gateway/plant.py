@@ -13,11 +13,13 @@ from zoneinfo import ZoneInfo
 from attrs import frozen
 
 from gateway.buffer.store import Store
-from gateway.clock import MINUTE, SECOND, Clock, Instant, Millis
+from gateway.clock import DAY, MINUTE, SECOND, Clock, Instant, Millis
 from gateway.commits import Committer
 from gateway.config.settings import GatewayConfig
 from gateway.energinet.late import LateClient
+from gateway.energinet.limits import oldest_allowed
 from gateway.energinet.uploader import Uploader
+from gateway.energinet.witness import Witness
 from gateway.errors import GatewayError, StoreError, TryLater
 from gateway.metering.interval import next_boundary
 from gateway.metering.meter import Meter, Outcome
@@ -90,9 +92,11 @@ class Plant:
             self.rounds[bus.name] = BusRounds(
                 bus, of_bus, poller, self.committer, store, clock, zone, before
             )
-        client = LateClient(config.energinet)
+        self.witness = Witness(LateClient(config.energinet), clock)
         self.uploaders = {
-            sender.name: Uploader(sender, config.energinet, store, client, clock, zone, random)
+            sender.name: Uploader(
+                sender, config.energinet, store, self.witness, clock, zone, random
+            )
             for sender in config.energinet.senders
         }
         self._sender_of = {send.key: send.sender for meter in config.meters for send in meter.send}
@@ -166,6 +170,17 @@ class Plant:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self.committer.flush()
+
+    async def tidy(self) -> None:
+        """Park what waits and may never be sent, and delete what was kept long enough.
+
+        Nothing of it is urgent: what may not be sent is not offered. So it waits until Energinet
+        says that the clock is right. Raises StoreError.
+        """
+        sure = self.witness.agrees()
+        if sure:
+            await self._store.expire(*may_be_sent(self._clock.now()))
+        await self._store.prune(by_age=sure)
 
     def _keep(self, key: str, learnt: bytes) -> None:
         """What a poller learnt of a meter goes to the buffer with the next commit."""
@@ -265,6 +280,12 @@ class Plant:
     def wall(self, monotonic: float) -> Instant:
         """The wall time of a monotonic instant of this boot."""
         return self._clock.now() - round((self._clock.monotonic() - monotonic) * SECOND)
+
+
+def may_be_sent(now: Instant) -> tuple[Instant, Instant]:
+    """The first and the last stamp of a value that may be sent, today or tomorrow: what lies
+    further ahead of a clock that is right was stamped while it was wrong."""
+    return oldest_allowed(now), now + DAY
 
 
 def _is_at(link: Link, where: str) -> bool:

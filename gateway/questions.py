@@ -24,7 +24,7 @@ from gateway.modbus.looking import asked_for
 from gateway.modbus.plan import Read
 from gateway.modbus.poller import Ask, Poller
 from gateway.modbus.settings import BusSettings
-from gateway.plant import Plant, sender_named
+from gateway.plant import Plant, may_be_sent, sender_named
 from gateway.resending import Digest, Resending, Wish
 from gateway.service import InstanceLock
 from gateway.status import accepted_view, looked_view, meter_view, report_view
@@ -98,7 +98,7 @@ class Questions:
     async def _parked(self, request: Request) -> Any:
         plant = self.plant()
         wanted = asked_of_parked(request)
-        view = await plant.answer(settle_parked(plant, self.store, wanted))
+        view = await plant.answer(settle_parked(plant, self.store, self.clock, wanted))
         if wanted.discard and view["count"]:
             log("buffer.dropped", reason="discarded", count=view["count"])
         return view
@@ -197,11 +197,11 @@ def asked_of_parked(request: Request) -> Parked:
 
 async def parked_alone(config: GatewayConfig, wanted: Parked) -> dict[str, Any]:
     """`parked retry` and `discard` without a running service."""
-    async with _plant_of_our_own(config) as (plant, store, _):
-        return await settle_parked(plant, store, wanted)
+    async with _plant_of_our_own(config) as (plant, store, clock):
+        return await settle_parked(plant, store, clock, wanted)
 
 
-async def settle_parked(plant: Plant, store: Store, wanted: Parked) -> dict[str, Any]:
+async def settle_parked(plant: Plant, store: Store, clock: Clock, wanted: Parked) -> dict[str, Any]:
     """Let it be sent again, or drop it; no request goes meanwhile. Raises GatewayError."""
     stay: Mapping[str, int] = {}
     async with _between_requests(plant):
@@ -209,7 +209,8 @@ async def settle_parked(plant: Plant, store: Store, wanted: Parked) -> dict[str,
             if wanted.discard:
                 count = await store.discard_parked(wanted.names, wanted.reason)
             else:
-                count, stay = await store.retry_parked(wanted.names, wanted.reason)
+                within = may_be_sent(clock.now())
+                count, stay = await store.retry_parked(wanted.names, wanted.reason, within=within)
         except KeyError as error:
             raise GatewayError(
                 f'no meter or meterID "{error.args[0]}" is stored',

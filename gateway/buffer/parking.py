@@ -18,8 +18,12 @@ from gateway.metering.reading import NO_TIME, SeriesKey
 DISCARDED: Final = "discarded"
 """Why a value is dropped that a person gives up."""
 
-NEVER: Final = frozenset({"too_old", "in_future", "damaged", NO_TIME})
-"""Why values are parked that can never be sent: letting them go would park them again."""
+TOO_OLD: Final = "too_old"
+IN_FUTURE: Final = "in_future"
+"""Why a value is parked whose stamp the clock does not allow: it may have been the clock."""
+
+NEVER: Final = frozenset({"damaged", NO_TIME})
+"""Why values are parked that can never be sent, whatever the clock says."""
 
 
 @frozen
@@ -76,15 +80,25 @@ def chosen(index: Index, names: Collection[str]) -> frozenset[SeriesKey]:
 
 
 def let_go(
-    index: Index, rows: Sequence[ParkedRow], keys: frozenset[SeriesKey], reason: str
+    index: Index,
+    rows: Sequence[ParkedRow],
+    keys: frozenset[SeriesKey],
+    reason: str,
+    within: tuple[Instant, Instant],
 ) -> tuple[Change, int, Counter[str]]:
-    """Let values wait again, and series be sent again; how many, and what stays, by reason."""
+    """Let values wait again, and series be sent again; how many, and what stays, by reason.
+
+    `within`: the first and last stamp that may be sent, whatever values were parked for.
+    """
     change = Change(index)
+    first, last = within
     count = 0
     stay: Counter[str] = Counter()
     for row in rows:
         if row.reason in NEVER:
             stay[row.reason] += 1
+        elif not first <= row.stamp <= last:
+            stay[TOO_OLD if row.stamp < first else IN_FUTURE] += 1
         elif row.whole:
             count += 1
         else:

@@ -8,6 +8,7 @@ from typing import Final
 
 from gateway.buffer import chunks
 from gateway.buffer.index import Change, Index, sound_rows
+from gateway.buffer.parking import IN_FUTURE, TOO_OLD
 from gateway.buffer.rows import SLOTS
 from gateway.buffer.spans import CONFIRMED, parked, unsettled
 from gateway.metering.reading import SeriesKey, Settlement
@@ -65,7 +66,7 @@ def expire(
             if unsettled(line.spans.state_of(record.n)):
                 found = old if record.stamp < before else ahead
                 found.setdefault(line.id, {})[record.n] = record.id
-        for found, reason in ((old, "too_old"), (ahead, "in_future")):
+        for found, reason in ((old, TOO_OLD), (ahead, IN_FUTURE)):
             for series, readings in found.items():
                 count += change.mark(index.lines[series], readings, parked(reason))
     return change, count

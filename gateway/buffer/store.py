@@ -35,7 +35,7 @@ from gateway.buffer.outbox import Offering
 from gateway.buffer.parking import ParkedRow
 from gateway.buffer.reads import Reads
 from gateway.buffer.settings import BufferSettings
-from gateway.clock import DAY, MINUTE, Clock, Instant, Millis
+from gateway.clock import Clock, Instant
 from gateway.errors import StoreDamaged, StoreFull, StoreUnavailable
 from gateway.logbook import Entry, log
 from gateway.metering.reading import (
@@ -104,9 +104,6 @@ class Store(Reads):
         self._checked = -1
         """The block up to which the last count went."""
         self._broken: _Broken | None = None
-        self._apart = clock.now() - clock.boottime()
-        self._set_at: Millis | None = None
-        """When (since boot) the wall clock was last seen to have been set."""
 
     @property
     def size(self) -> int:
@@ -222,39 +219,33 @@ class Store(Reads):
         return found
 
     async def retry_parked(
-        self, names: Collection[str], reason: str = ""
+        self, names: Collection[str], reason: str = "", *, within: tuple[Instant, Instant]
     ) -> tuple[int, Mapping[str, int]]:
         """Let what is parked of these meters or meterIDs (none: of all) for this reason (empty: for
-        any) be sent again; how many, and what cannot be sent, by reason. Raises KeyError."""
+        any) be sent again; how many, and what cannot be sent, by reason. Raises KeyError.
+
+        `within`: the first and the last stamp that may be sent.
+        """
         rows = await self.parked_rows()
-        return await self._run(self._retry_parked, rows, names, reason)
+        return await self._run(self._retry_parked, rows, names, reason, within)
 
     async def discard_parked(self, names: Collection[str], reason: str = "") -> int:
         """Drop it as `discarded`; how many. Raises KeyError."""
         rows = await self.parked_rows()
         return await self._run(self._discard_parked, rows, names, reason)
 
-    async def prune(self) -> None:
+    async def prune(self, *, by_age: bool = True) -> None:
         """Delete what was confirmed longer than `keep` ago, and keep within `max_size`.
 
         Some blocks at a time: whoever wants to store or send meanwhile comes in between.
+        `by_age`: not where the clock may be wrong by a year, which must not empty the buffer.
         """
-        if self._clock_can_be_trusted():
+        if by_age:
             limit = (self._clock.now() - self._settings.keep) // 1000
             for some in _in_groups(await self._call(lambda _, index: sorted(index.blocks))):
                 await self._run(self._prune_blocks, limit, some)
             await self._run(self._prune_beside, limit)
         await self._run(self._tidy)
-
-    def _clock_can_be_trusted(self) -> bool:
-        """Not for a day after it was set: one that is wrong by a year must not empty the buffer."""
-        boottime = self._clock.boottime()
-        was, self._apart = self._apart, self._clock.now() - boottime
-        if abs(self._apart - was) > MINUTE:
-            self._set_at = boottime
-        elif self._set_at is not None and boottime - self._set_at >= DAY:
-            self._set_at = None
-        return self._clock.synchronised() and self._set_at is None
 
     async def check_counts(self) -> Counts:
         """P6, with what waits counted anew: the newest rows, and in turn as many of the others as
@@ -487,11 +478,15 @@ class Store(Reads):
         return count
 
     def _retry_parked(
-        self, rows: Sequence[ParkedRow], names: Collection[str], reason: str
+        self,
+        rows: Sequence[ParkedRow],
+        names: Collection[str],
+        reason: str,
+        within: tuple[Instant, Instant],
     ) -> tuple[int, Mapping[str, int]]:
         keys = parking.chosen(self._index, names)
         rows = parking.still(self._index, rows, keys, reason)
-        change, count, stay = parking.let_go(self._index, rows, keys, reason)
+        change, count, stay = parking.let_go(self._index, rows, keys, reason, within)
         self._change(change)
         return count, dict(stay)
 

@@ -69,9 +69,6 @@ async def _look(config: GatewayConfig, name: str | None) -> dict[str, Any]:
     class Look(ReadOnlyStore):
         """An outbox from which nothing is taken."""
 
-        async def expire(self, before: int, after: int) -> int:
-            return 0
-
         async def release_flight(self, sender: str) -> None:
             pass
 

@@ -41,12 +41,6 @@ class Shows(Protocol):
     async def series(self, sender: str) -> Mapping[SeriesKey, Series]: ...
 
 
-class Offers(Shows, Protocol):
-    """What choosing needs of the buffer."""
-
-    async def expire(self, before: Instant, after: Instant) -> int: ...
-
-
 @frozen
 class Chosen:
     """A body, and whether more waits than it holds."""
@@ -59,11 +53,11 @@ class Chooser:
     """Fills the bodies of one sender."""
 
     def __init__(
-        self, sender: str, settings: EnerginetSettings, offers: Offers, clock: Clock, zone: ZoneInfo
+        self, sender: str, settings: EnerginetSettings, shows: Shows, clock: Clock, zone: ZoneInfo
     ) -> None:
         self._sender = sender
         self._settings = settings
-        self._offers = offers
+        self._shows = shows
         self._clock = clock
         self._zone = zone
         self._apart = clock.now() - clock.boottime()
@@ -72,14 +66,12 @@ class Chooser:
     async def choose(self, state: SlotState, parked: frozenset[SeriesKey]) -> Chosen:
         """The newest of each meter, then the oldest of all. What is taken is in flight.
 
+        What is too old, or lies ahead, is passed over.
         A meterID that the last answer left out adds its backlog only where room is left.
         """
         now = self._clock.now()
         oldest = oldest_allowed(now)
         trusted = self._clock_can_be_trusted()
-        if trusted:
-            # What lies ahead of a clock that is right was stamped while it was wrong.
-            await self._offers.expire(oldest, now + DAY)
         due = probes_due(state, now, self._settings.request_interval)
         probes = frozenset(key for key in parked if key.meter_id in due)
         limit = min(state.limit or self._settings.max_payload, self._settings.max_payload)
@@ -87,7 +79,7 @@ class Chooser:
         if self._settings.timestamps == "local":
             most = limit // _SMALLEST_VALUE
             twins = await twins_of(
-                self._offers, self._sender, self._settings, self._zone, state, now,
+                self._shows, self._sender, self._settings, self._zone, state, now,
                 sure=trusted, most=most, probes=probes,
             )  # fmt: skip
         while True:
@@ -101,14 +93,14 @@ class Chooser:
                 newest=now,
             )
             walk = _Walk(body, state)
-            await self._offers.collect(self._sender, walk.offer, probes=probes)
+            await self._shows.collect(self._sender, walk.offer, probes=probes)
             if walk.later and not walk.full:
                 later = frozenset(walk.later)
-                await self._offers.collect(self._sender, walk.offer_more, only=later)
+                await self._shows.collect(self._sender, walk.offer_more, only=later)
             for night in twins.nights:
                 if owed := body.owed(night.repeat):
                     within = night.repeat.start, night.repeat.end
-                    await self._offers.collect(
+                    await self._shows.collect(
                         self._sender, body.claim, only=owed, probes=probes, within=within
                     )
             batch = body.encode()
@@ -124,7 +116,7 @@ class Chooser:
         return Chosen(batch, walk.full or bool(state.suspects or state.missing or state.caps))
 
     def _clock_can_be_trusted(self) -> bool:
-        """May values be parked for their age? Not for a day after the clock was set."""
+        """Is a night over when it says so? Not for a day after the clock was set."""
         was, self._apart = self._apart, self._clock.now() - self._clock.boottime()
         now = self._clock.monotonic()
         if abs(self._apart - was) > _STEP:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from email.utils import formatdate
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -163,7 +164,8 @@ class StandIn:
             return False
         self.answers.append(scripted.status)
         lines = [f"HTTP/1.1 {scripted.status} Stand-in", f"Content-Length: {len(scripted.body)}"]
-        lines += ["Content-Type: application/json"]
+        date = formatdate(self.now() / 1000, usegmt=True)
+        lines += ["Content-Type: application/json", f"Date: {date}"]
         lines += [f"{name}: {value}" for name, value in scripted.headers.items()]
         writer.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
         if scripted.drip:

@@ -15,7 +15,7 @@ from attrs import frozen
 from gateway.clock import Clock, Instant, Millis, about
 from gateway.energinet.answer import Answer, Row, read_answer
 from gateway.energinet.batch import Batch
-from gateway.energinet.choosing import Chooser, Chosen, Offers
+from gateway.energinet.choosing import Chooser, Chosen, Shows
 from gateway.energinet.response import Poster, Response
 from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
 from gateway.energinet.slot import Now, SlotState
@@ -30,7 +30,7 @@ _LOOKS: Final = 10
 """How often in a slot a sender looks again: parked values become due, the clock may be set."""
 
 
-class Outbox(Offers, Protocol):
+class Outbox(Shows, Protocol):
     """What an uploader needs of the buffer."""
 
     async def settle(self, sender: str, settlements: Sequence[Settlement], slot: bytes) -> None: ...

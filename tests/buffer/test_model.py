@@ -64,8 +64,6 @@ class Buffer(RuleBasedStateMachine):
         self.formers: list[tuple[str, int, Decimal, int]] = []
         self.flying: dict[int, tuple[str, int]] = {}
         self.parked: set[str] = set()
-        self.expired: set[tuple[str, int]] = set()
-        """Too old, or in the future: these stay parked, but where they are corrected."""
         self.slot: bytes | None = None
         self.moment = 100
         self.value = 0
@@ -184,12 +182,16 @@ class Buffer(RuleBasedStateMachine):
         for row in expected:
             self.formers.append((*row, self.values[row], self.clock.at))
             self.values[row] += self.value
-            self.expired.discard(row)
             if self.states[row] != HELD:
                 self.states[row] = PENDING
 
-    @rule(nths=st.sets(st.integers(0, METERS - 1)), give_up=st.booleans())
-    def settle_parked(self, nths: set[int], give_up: bool) -> None:
+    @rule(
+        nths=st.sets(st.integers(0, METERS - 1)),
+        give_up=st.booleans(),
+        back=st.integers(0, 60),
+        ahead=st.integers(-5, 5),
+    )
+    def settle_parked(self, nths: set[int], give_up: bool, back: int, ahead: int) -> None:
         names = [series(nth).key.meter_id if nth % 2 else f"meter-{nth}" for nth in sorted(nths)]
         mine = {f"{7000 + nth}" for nth in nths or range(METERS)}
         rows = [
@@ -203,8 +205,9 @@ class Buffer(RuleBasedStateMachine):
             assert self.run(self.store.discard_parked(names)) == len(rows)
             self.states.update(dict.fromkeys(rows, DROPPED))
             return
-        never = [row for row in rows if row in self.expired]
-        count, stay = self.run(self.store.retry_parked(names))
+        before, after = START + (self.moment - back) * HOUR, START + (self.moment + ahead) * HOUR
+        never = [row for row in rows if not before <= row[1] <= after]
+        count, stay = self.run(self.store.retry_parked(names, within=(before, after)))
         assert (count, sum(stay.values())) == (len(rows) - len(never), len(never))
         for row in set(rows) - set(never):
             self.states[row] = HELD if self.states[row] == HELD else PENDING
@@ -242,7 +245,6 @@ class Buffer(RuleBasedStateMachine):
         ]
         assert self.run(self.store.expire(before, after)) == len(old)
         self.states.update(dict.fromkeys(old, PARKED))
-        self.expired.update(old)
 
     @rule(later=st.integers(0, 40))
     def prune(self, later: int) -> None:

@@ -19,6 +19,7 @@ from gateway.cli.main import run
 from gateway.clock import DAY, HOUR, SystemClock
 from gateway.energinet.standin import StandIn
 from gateway.metering.reading import Commit, Reading, Series, SeriesKey, Settlement
+from gateway.plant import may_be_sent
 from tests.cli.world import TOKEN, energinet, site
 
 METERS = [
@@ -115,6 +116,22 @@ def test_what_was_mended_is_sent_and_what_is_too_old_stays(place: Place) -> None
         time.sleep(0.2)
     assert len(place.standin.received["222"]) == 5
     assert place.counts()["confirmed"] == 5
+
+
+@pytest.mark.parametrize("wrong", [9 * 366 * DAY, -9 * 366 * DAY])
+def test_what_a_clock_parked_that_was_years_off_is_sent_again(place: Place, wrong: int) -> None:
+    async def misjudge() -> None:
+        store = Store(BufferSettings(str(place.config.parent / "readings.db")), SystemClock())
+        await store.open()
+        assert await store.expire(*may_be_sent(START + wrong)) == 5
+        await store.close()
+
+    asyncio.run(misjudge())
+    assert place.call("parked", "retry", code=3)[0].splitlines() == [
+        "5 values will be sent again",
+        "  2 stay parked: older than five years: Energinet does not take it",
+    ]
+    assert (place.counts()["pending"], place.counts()["parked"]) == (5, 2)
 
 
 def test_only_what_was_named_is_tried_again(place: Place) -> None:

@@ -421,28 +421,23 @@ async def test_after_a_413_bodies_are_half_as_large_and_grow_by_a_tenth_a_day(
     await world.end()
 
 
-async def test_a_value_older_than_five_years_is_parked_and_never_sent(
+async def test_a_value_older_than_five_years_is_never_sent(
     world: World, expected_events: Expected
 ) -> None:
     limit = START - (5 * 365 + 1) * DAY  # 2021-01-01; 2024 had a leap day
     await world.store.append(readings("7", [limit - HOUR, limit - 1000, limit + HOUR, START]))
     world.uploader.poke()
     await world.slots(1)
-    assert await counted(world) == {"pending": 0, "confirmed": 2, "parked": 2}
-    assert [line.reason for line in await world.store.parked()] == ["too_old"]
+    assert await counted(world) == {"pending": 2, "confirmed": 2, "parked": 0}
     assert world.standin.violations == []
     await world.end()
 
 
-async def test_a_value_that_lies_ahead_of_a_clock_that_is_right_is_parked_and_never_sent(
-    world: World, expected_events: Expected
-) -> None:
-    """It was stamped while the clock was wrong, and must not go when that time comes."""
+async def test_a_value_that_lies_ahead_is_not_sent(world: World, expected_events: Expected) -> None:
     await world.store.append(readings("7", [START, START + HOUR, START + 400 * DAY]))
     world.uploader.poke()
     await world.slots(1)
-    assert await counted(world) == {"pending": 1, "confirmed": 1, "parked": 1}
-    assert [line.reason for line in await world.store.parked()] == ["in_future"]
+    assert await counted(world) == {"pending": 2, "confirmed": 1, "parked": 0}
     assert world.standin.violations == []
     await world.end()
 

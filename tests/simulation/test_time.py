@@ -104,10 +104,9 @@ def test_a_clock_that_is_set_years_ahead_and_back_loses_nothing_and_sends_nothin
             await world.clock.at(NOON + 6 * HOUR + 12 * MINUTE)
             counts = await gateway.store.check_counts()
         assert counts.balanced
-        assert (counts.parked, counts.dropped) == (0, {})
-        # What was stamped while it was wrong waits: it lies ahead of the clock.
+        # What was stamped while it was wrong is parked: it lies ahead of a clock that is right.
         of_the_wrong_time = 3 * len(quarters(NOON + 75 * MINUTE, back_at))
-        assert counts.pending == of_the_wrong_time
+        assert (counts.parked, counts.pending, counts.dropped) == (of_the_wrong_time, 0, {})
         assert counts.confirmed == counts.stored - of_the_wrong_time
         received = world.received("main")
         right = [*quarters(NOON, set_at), *quarters(NOON + 7 * QUARTER, NOON + 6 * HOUR)]
@@ -122,6 +121,42 @@ def test_a_clock_that_is_set_years_ahead_and_back_loses_nothing_and_sends_nothin
         assert len(accepted) == len(set(accepted))
         # Energinet's own clock was right, and took what was sent in that time for wrong.
         assert all("in the future" in wrong for wrong in world.standin.violations)
+
+    play(story, tmp_path, NOON - 2 * MINUTE)
+
+
+@pytest.mark.parametrize("wrong_by", [3 * DAY - NOON, 3300 * DAY])
+def test_a_start_with_a_clock_that_is_years_off_and_called_right_parks_nothing_of_what_waits(
+    tmp_path: Path, expected_events: Callable[..., None], wrong_by: int
+) -> None:
+    """Its battery is empty; Energinet is not to be had: no certificate is valid in that year."""
+    expected_events("clock.stepped", "upload.refused", "upload.failed")
+    started_at, right_at = NOON + HOUR, NOON + 3 * HOUR + 2 * MINUTE
+
+    async def story(world: World) -> None:
+        world.standin.script = lambda _: (
+            Scripted(503) if world.clock.true() < right_at + MINUTE else None
+        )
+        await world.bus("plant", {"main": ()}, poll="15 min")
+        config = world.write()
+        async with world.running(config):
+            await world.clock.at(started_at)
+        world.clock.reboot()
+        world.clock.off = wrong_by
+        async with world.running(config) as gateway:
+            await world.clock.at(right_at)
+            counts = await gateway.store.counts()
+            assert counts.parked == 0
+            world.clock.off = 0
+            await world.clock.at(NOON + 6 * HOUR + 2 * MINUTE)
+            counts = await gateway.store.check_counts()
+            parked = {one.reason for one in await gateway.store.parked()}
+        assert (counts.pending, counts.balanced) == (0, True)
+        assert counts.parked == 3 * len(quarters(started_at, right_at))  # of the wrong time
+        assert parked == ({"too_old"} if wrong_by < 0 else {"in_future"})
+        before = quarters(NOON, started_at - QUARTER)
+        right = [*before, *quarters(NOON + 13 * QUARTER, NOON + 6 * HOUR)]
+        assert list(world.received("main")) == right
 
     play(story, tmp_path, NOON - 2 * MINUTE)
 

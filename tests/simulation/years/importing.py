@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from email.utils import formatdate
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -142,7 +143,8 @@ class Energinet:
         status, headers, body, slots = self._answer(sender, episode, sets)
         self._next[sender] = (now + SLOT, now + round(slots * SLOT))
         self.took(good)
-        return Response(status, headers, body, episode != "cut", took)
+        dated = {**headers, "date": formatdate(now / 1000, usegmt=True)}
+        return Response(status, dated, body, episode != "cut", took)
 
     # ----------------------------------------------------------------------------- the answers
 

@@ -24,6 +24,7 @@ from gateway.buffer.store import Store
 from gateway.clock import DAY, HOUR, MINUTE, SECOND, Instant
 from gateway.config.settings import GatewayConfig
 from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
+from gateway.energinet.witness import Witness
 from gateway.errors import StoreFull
 from gateway.logbook import EVENTS, LOGGER, forget_repetitions
 from gateway.metering.reading import As, Commit, Reading, Series, SeriesKey
@@ -241,9 +242,10 @@ class Site:
         self.plant = Plant(config, self.store, self.machine, self.draw, self._hour)
         for poller in self.plant.pollers.values():
             poller._wire = poller._line.wire = self.wire
+        witness = self.plant.witness = Witness(self.api, self.machine)
         self.plant.uploaders = {
             sender.name: SeldomLooking(
-                sender, config.energinet, self.store, self.api, self.machine, self.zone, self.draw
+                sender, config.energinet, self.store, witness, self.machine, self.zone, self.draw
             )
             for sender in config.energinet.senders
         }
@@ -343,7 +345,7 @@ class Site:
         now = self.steps.true
         if self._offset(now) > self._offset(now - DAY):
             self.fired["an hour that the clock leaves out"] += 1
-        at_once(self.store.prune())
+        at_once(self.plant.tidy())
         whole = self._hours % (24 * 30) == 0
         self.judge.check_counts(
             at_once(self.store.check_counts() if whole else self.store.counts())
