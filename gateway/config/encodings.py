@@ -40,6 +40,8 @@ class Common:
     byte_order: Order = "big"
     scale: Decimal = Decimal(1)
     sources: tuple[str, ...] = ()
+    spoilt: frozenset[str] = frozenset()
+    """Keys whose mistake is reported: no register misses them."""
 
 
 def register_type(node: Node) -> str:
@@ -55,6 +57,7 @@ def register_type(node: Node) -> str:
 
 def read_encoding(fields: Fields, common: Common) -> tuple[Encoding, int, int]:
     """Encoding, function and address of whatever has them."""
+    fields.spoil(*(key for key in common.spoilt if key not in fields))
     example = "function: 3 or 4, here or in `defaults`"
     function = fields.get("function", integer(1, 4), common.function)
     if not function:

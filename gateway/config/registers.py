@@ -27,6 +27,17 @@ PART: Final = ("name", *REGISTER[1:])
 SCALE_REGISTER: Final = ENCODING
 UNIT_REGISTER: Final = (*ENCODING, "factors")
 
+_FACTORS: Final = {
+    f"{prefix}{unit}": factor
+    for unit, factors in (
+        ("Wh varh VAh", {"": "0.001", "M": "1000", "G": "1000000"}),
+        ("W var VA V A", {"m": "0.001", "k": "1000", "M": "1000000"}),
+    )
+    for unit in unit.split()
+    for prefix, factor in factors.items()
+}
+"""Other units of what is measured in kWh, W and so on, to how many of these they are."""
+
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -76,6 +87,7 @@ def read_common(
         byte_order=fields.get("byte_order", choice("big", "little"), inherited.byte_order),
         scale=fields.get("scale", decimal_text, inherited.scale),
         sources=_sources(fields, of, inherited.sources),
+        spoilt=frozenset(key for key in DEFAULTS if not fields.sound(key)),
     )
 
 
@@ -104,7 +116,9 @@ def _value(
     if naming == "name" and own in QUANTITIES:
         fields.error("name", f"{quoted(own)} is the name of a quantity: a part needs another")
     encoding, function, where = read_encoding(fields, context.common)
-    unit = _unit(fields, QUANTITIES[own].unit if naming == "quantity" and own else None)
+    unit = ""
+    if own or naming == "name":
+        unit = _unit(fields, QUANTITIES[own].unit if naming == "quantity" else None)
     unit_register, factors = _unit_register(context, fields)
     modulus = fields.get("modulus", positive(decimal_text), Decimal(0))
     register = Register(
@@ -164,7 +178,8 @@ def _unit(fields: Fields, canonical: str | None) -> str:
     if unit != canonical and fields.sound("unit"):
         wanted = f"in {canonical}" if canonical else "without a unit"
         message = f"unit: this quantity is {wanted}, not {quoted(unit)}"
-        fields.error("unit", message, f"write unit: {canonical or repr('')} and the scale for it")
+        scale = f"{_FACTORS[unit]} times the scale" if unit in _FACTORS else "the scale for it"
+        fields.error("unit", message, f"write unit: {canonical or repr('')} and {scale}")
     return unit
 
 
@@ -176,7 +191,7 @@ def _not_available(fields: Fields, encoding: Encoding) -> frozenset[int]:
         if encoding.type not in ("f32", "f64"):
             fields.error("not_available", f"not_available: {encoding.type} has no nan")
         return frozenset()  # NaN and infinity are never values
-    top = 16 * encoding.words
+    top = 16 * encoding.words if fields.sound("type", "words") else 64
     read = integer(0, (1 << min(top, 64)) - 1, "as the unsigned bits of the register")
     if isinstance(node, Items):
         return frozenset(fields.many("not_available", read, most=20))

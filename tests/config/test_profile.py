@@ -149,7 +149,16 @@ def test_how_sure_a_register_is_follows_from_its_sources(tmp_path: Path) -> None
         ("{quantity: active_enrgy_import_total, address: 0, unit: kWh}", "is not a quantity",
          'did you mean "active_energy_import_total"?'),
         ("{quantity: voltage_l1, address: 0, unit: kV}", 'is in V, not "kV"', None),
-        ("{quantity: voltage_l1, address: 0, unit: A}", 'is in V, not "A"', None),
+        ("{quantity: voltage_l1, address: 0, unit: A}", 'is in V, not "A"',
+         "write unit: V and the scale for it"),
+        ("{quantity: active_energy_export_total, address: 2, unit: Wh}", 'is in kWh, not "Wh"',
+         "write unit: kWh and 0.001 times the scale"),
+        ("{quantity: active_power_total, address: 2, unit: kW}", 'is in W, not "kW"',
+         "write unit: W and 1000 times the scale"),
+        ("{quantity: active_power, address: 2, unit: kW}", "is not a quantity",
+         'did you mean "active_power_total"?'),
+        ("{quantity: voltage_l1, address: 2, unit: V, type: uint32, not_available: 0xFFFFFFFF}",
+         "is not one of", "write u32"),
         ("{quantity: voltage_l1, address: 0}", '"unit" is missing', None),
         ("{quantity: power_factor_total, address: 0, unit: W}", "without a unit", None),
         ("{quantity: voltage_l1, unit: V}", '"address" is missing', None),
@@ -348,6 +357,17 @@ def test_a_baud_rate_that_is_not_usual_is_warned_of(tmp_path: Path) -> None:
     assert (found.line, found.column, found.suggestion) == (8, 20, 'did you mean "9600"?')
     path.write_text(START + REGISTER + "serial: {baudrate: 9600}\n")
     assert library(tmp_path).check(path).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("sound", "mistake"),
+    [("function: 4", "function: 04"), ("f32", "float"), ("[manual]", "[manul]")],
+)
+def test_a_mistake_in_the_defaults_is_not_one_of_each_register(
+    tmp_path: Path, sound: str, mistake: str
+) -> None:
+    found = wrong(tmp_path, (START + REGISTER).replace(sound, mistake))
+    assert [m.line for m in found] == [5], found
 
 
 def test_what_a_profile_has_to_say_is_missed_once(tmp_path: Path) -> None:
