@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeVar
 
 from attrs import frozen
 
 from gateway.config.document import Node, Scalar
 from gateway.config.fields import Fields
 from gateway.config.places import address
-from gateway.config.values import Wrong, choice, integer
+from gateway.config.values import Reader, Wrong, choice, integer
 from gateway.metering.register import TYPES, Encoding, Order
+
+T = TypeVar("T")
 
 ENCODING: Final = ("function", "address", "type", "words", "word_order", "byte_order")
 
@@ -28,6 +31,11 @@ _MEANT: Final = {
     "ascii": "string", "char": "string", "text": "string",
 }  # fmt: skip
 """What a type is called elsewhere to what to write here."""
+_ORDERS: Final = {
+    "abcd": "big", "cdab": "little", "badc": "big, and byte_order: little",
+    "dcba": "little, and byte_order: little", "highwordfirst": "big", "lowwordfirst": "little",
+    "hi": "big", "lo": "little", "high": "big", "low": "little", "be": "big", "le": "little",
+}  # fmt: skip
 
 
 @frozen
@@ -44,15 +52,24 @@ class Common:
     """Keys whose mistake is reported: no register misses them."""
 
 
-def register_type(node: Node) -> str:
-    """One of `TYPES`; what documents and other programs call it is a hint."""
-    try:
-        return choice(*TYPES)(node)
-    except Wrong as wrong:
-        found = re.sub("[^a-z0-9]", "", node.text.casefold()) if isinstance(node, Scalar) else ""
-        if found in _MEANT:
-            wrong.suggestion = f"write {_MEANT[found]}"
-        raise
+def _hinted(read: Reader[T], meant: Mapping[str, str]) -> Reader[T]:
+    """The same, with a hint for what documents and other programs write."""
+
+    def hinted(node: Node) -> T:
+        try:
+            return read(node)
+        except Wrong as wrong:
+            text = node.text.casefold() if isinstance(node, Scalar) else ""
+            found = re.sub("[^a-z0-9]", "", text)
+            if found in meant:
+                wrong.suggestion = f"write {meant[found]}"
+            raise
+
+    return hinted
+
+
+register_type: Final = _hinted(choice(*TYPES), _MEANT)
+word_order: Final[Reader[Order]] = _hinted(choice("big", "little"), _ORDERS)
 
 
 def read_encoding(fields: Fields, common: Common) -> tuple[Encoding, int, int]:
@@ -74,7 +91,7 @@ def read_encoding(fields: Fields, common: Common) -> tuple[Encoding, int, int]:
             fields.error("words", f"words: {kind} takes {TYPES[kind]}", "remove it")
     encoding = Encoding(
         kind or "u16",
-        fields.get("word_order", choice("big", "little"), common.word_order),
+        fields.get("word_order", word_order, common.word_order),
         fields.get("byte_order", choice("big", "little"), common.byte_order),
         TYPES[kind or "u16"] or words or 1,
     )

@@ -43,12 +43,16 @@ _SECTIONS: Final = (
 )
 
 MEANT: Final[Mapping[str, tuple[str, ...]]] = {
-    "address": ("unit", "tcp"), "averaging": ("as",), "device": ("serial", "bus"),
-    "host": ("tcp",), "id": ("meterID", "unit"), "identifier": ("meterID",), "ip": ("tcp",),
-    "interval": ("every", "poll"), "key": ("token",), "meter": ("name",), "model": ("profile",),
-    "port": ("serial",), "register": ("quantity",), "registers": ("send",),
+    "address": ("unit", "tcp"), "averaging": ("as",), "count": ("words",), "data_type": ("type",),
+    "datatype": ("type",), "device": ("serial", "bus"), "endianness": ("word_order",),
+    "factor": ("scale", "multiplier"), "fc": ("function",), "function_code": ("function",),
+    "gain": ("scale", "multiplier"), "host": ("tcp",), "id": ("meterID", "unit"),
+    "identifier": ("meterID",), "invalid": ("not_available",), "ip": ("tcp",),
+    "interval": ("every", "poll"), "key": ("token",), "length": ("words",), "meter": ("name",),
+    "model": ("profile",), "multiplier": ("scale",), "nan": ("not_available",), "port": ("serial",),
+    "register": ("quantity", "address"), "registers": ("send",),
     "scale": ("multiplier",), "slave": ("unit",), "slave_id": ("unit",), "speed": ("baudrate",),
-    "stop": ("stopbits",),
+    "stop": ("stopbits",), "swap": ("word_order",),
     "type": ("profile",), "tz": ("timezone",), "unit_id": ("unit",), "values": ("send",),
     "zone": ("timezone",),
 }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Final
 from attrs import evolve, field, frozen
 
 from gateway.config.document import Items, Node, Scalar, Table
-from gateway.config.encodings import ENCODING, Common, read_encoding, register_type
+from gateway.config.encodings import ENCODING, Common, read_encoding, register_type, word_order
 from gateway.config.fields import Fields, table
 from gateway.config.report import Report, Span, did_you_mean, quoted
 from gateway.config.values import Wrong, choice, decimal_text, integer, positive, scalar, text
@@ -83,7 +83,7 @@ def read_common(
     return Common(
         function=fields.get("function", integer(1, 4), inherited.function),
         type=fields.get("type", register_type, inherited.type),
-        word_order=fields.get("word_order", choice("big", "little"), inherited.word_order),
+        word_order=fields.get("word_order", word_order, inherited.word_order),
         byte_order=fields.get("byte_order", choice("big", "little"), inherited.byte_order),
         scale=fields.get("scale", decimal_text, inherited.scale),
         sources=_sources(fields, of, inherited.sources),
@@ -260,7 +260,7 @@ def _beside(
 
 def own_sources(fields: Fields, context: Context) -> tuple[str, ...]:
     found = _sources(fields, context.sources, context.common.sources)
-    if not found and fields.sound("sources"):
+    if not found and fields.sound("sources") and "sources" not in context.common.spoilt:
         fields.missing("sources", "sources: [NAME], one of those under `sources` of the file")
     return found
 

@@ -157,8 +157,14 @@ def test_how_sure_a_register_is_follows_from_its_sources(tmp_path: Path) -> None
          "write unit: W and 1000 times the scale"),
         ("{quantity: active_power, address: 2, unit: kW}", "is not a quantity",
          'did you mean "active_power_total"?'),
-        ("{quantity: voltage_l1, address: 2, unit: V, type: uint32, not_available: 0xFFFFFFFF}",
-         "is not one of", "write u32"),
+        ("{quantity: voltage_l1, address: 2, unit: V, type: uint64, not_available: 0xFFFFFFFFFF}",
+         "is not one of", "write u64"),
+        ("{quantity: voltage_l1, address: 2, unit: V, word_order: CDAB}", "is not one of",
+         "write little"),
+        ("{quantity: voltage_l1, address: 2, unit: V, word_order: BADC}", "is not one of",
+         "write big, and byte_order: little"),
+        ("{quantity: voltage_l1, address: 2, unit: V, type: mod10k, length: 8}", "unknown key",
+         'did you mean "words"?'),
         ("{quantity: voltage_l1, address: 0}", '"unit" is missing', None),
         ("{quantity: power_factor_total, address: 0, unit: W}", "without a unit", None),
         ("{quantity: voltage_l1, unit: V}", '"address" is missing', None),
@@ -366,7 +372,8 @@ def test_a_baud_rate_that_is_not_usual_is_warned_of(tmp_path: Path) -> None:
 def test_a_mistake_in_the_defaults_is_not_one_of_each_register(
     tmp_path: Path, sound: str, mistake: str
 ) -> None:
-    found = wrong(tmp_path, (START + REGISTER).replace(sound, mistake))
+    identity = "identity: [{what: model, address: 2}]\n"
+    found = wrong(tmp_path, (START + REGISTER + identity).replace(sound, mistake))
     assert [m.line for m in found] == [5], found
 
 
