@@ -17,6 +17,8 @@ from gateway.modbus.settings import SerialLink
 Line: TypeAlias = dict[str, Any]
 
 FACTS: Final = Path(__file__).parents[1] / "tests" / "device_profiles" / "facts"
+ABSENT: Final = Path(__file__).with_name("absent.json")
+"""Meters that people ask for and that have no profile: maker and models to the reason."""
 KINDS: Final[dict[Kind, str]] = {
     "electricity": "Electricity",
     "heat": "Heat and cooling",
@@ -63,6 +65,7 @@ def page() -> str:
         some = sorted((p for p in profiles if p.kind == kind), key=lambda p: (p.maker, p.name))
         if some:
             parts += [f"## {title}\n\n", *_table(some), "\n"]
+    parts += ["## Not here, and why\n\n", *_absent(), "\n"]
     parts += ["## Two sources compared\n\n", *_comparison(profiles), "\n"]
     parts += ["## What to know of each\n\n"]
     parts += ["\n".join(_about(profile)) + "\n\n" for profile in _ordered(profiles)]
@@ -101,6 +104,13 @@ def _poll(profile: DeviceProfile) -> str:
         return f"{requests}, Ethernet"
     millis = timing_of(profile, link).of_all(reads) * 1000
     return f"{millis:.0f} ms, {requests}" + ("" if profile.serial.baudrate else ", at 9600")
+
+
+def _absent() -> Iterator[str]:
+    yield "A guess is worse than a gap: these are asked for, and wait for a source.\n\n"
+    yield "| Meter | Why |\n|---|---|\n"
+    absent: dict[str, str] = json.loads(ABSENT.read_text("utf-8"))
+    yield from (f"| {_safe(meter)} | {_safe(why)} |\n" for meter, why in absent.items())
 
 
 def _about(profile: DeviceProfile) -> Iterator[str]:

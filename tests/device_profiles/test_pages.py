@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -32,6 +33,17 @@ def test_each_profile_has_its_row_and_its_part_on_the_page() -> None:
     for profile in PROFILES:
         assert f"| [{profile.name}](#{profile.name}) |" in page
         assert f"\n### {profile.name}\n" in page
+
+
+def test_a_meter_that_is_said_to_be_absent_is_absent() -> None:
+    absent = json.loads(METERS.ABSENT.read_text("utf-8"))
+    assert list(absent) == sorted(absent, key=str.casefold)
+    here = {name for p in PROFILES for name in (p.model, *p.aliases)}
+    page = METERS.page()
+    for meter, why in absent.items():
+        assert f"| {meter} | {why} |" in page
+        words = meter.split(" / ")
+        assert not here & {*words, words[0].split()[-1]}, meter
 
 
 def test_for_forty_models_sources_are_compared() -> None:
