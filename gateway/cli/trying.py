@@ -23,6 +23,8 @@ from gateway.modbus.settings import Link, SerialLink, TcpLink
 from gateway.modbus.simulator import SimulatedMeter
 
 _UNIT: Final = 1
+_SERIAL_NUMBER: Final = "1234"
+"""Fits a single register."""
 _BEGAN: Final[Instant] = 1_760_000_000_000
 _NOW: Final[Instant] = _BEGAN + HOUR
 
@@ -68,7 +70,7 @@ def try_out(profile: DeviceProfile, others: Sequence[DeviceProfile]) -> Trial:
     """
     hint = "compare the addresses, types and words of its registers with the document"
     try:
-        meter = SimulatedMeter(profile, _UNIT, _BEGAN)
+        meter = SimulatedMeter(profile, _UNIT, _BEGAN, serial_number=_SERIAL_NUMBER)
     except ValueError as error:
         raise GatewayError(f"{profile.name} cannot be simulated: {error}", hint=hint) from error
     link = usual_link(profile)

@@ -153,20 +153,25 @@ def test_a_profile_that_cannot_be_simulated_is_not_called_sound(  # type: ignore
     capsys, site: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "acme-x2.yaml"
-    own.write_text("""\
+    text = """\
 maker: Acme
 model: X2
 kind: electricity
 sources: {manual: "a document"}
 defaults: {function: 4, type: u32, sources: [manual]}
-identity: [{what: serial_number, address: 10, type: u16}]
+identity:
+  - {what: model_name, object: 1, expected: [%s]}
+  - {what: serial_number, address: 10, type: u16}
 registers:
   - {quantity: active_energy_import_total, address: 0, scale: "0.01", unit: kWh}
-""")
+"""
+    own.write_text(text % ("X" * 300))
     assert run(["profiles", "check", str(own), "--config", str(site)]) == 1
     shown = capsys.readouterr()
-    assert "cannot be simulated: 12345678 does not fit u16" in shown.err
+    assert "cannot be simulated: XXX" in shown.err
     assert shown.out == ""
+    own.write_text(text % "X2")
+    assert run(["profiles", "check", str(own), "--config", str(site)]) == 0
 
 
 def test_registers_that_lie_across_one_another_are_a_mistake_of_the_file(  # type: ignore[no-untyped-def]
