@@ -74,10 +74,9 @@ def test_a_file_whose_name_is_no_name_of_a_profile_is_told_where_it_matters(  # 
         assert "rename it to my-meter.yaml" in capsys.readouterr().err
     assert run(["profiles", "show", "My Meter", "--config", str(site)]) == 1
     assert 'rename "My Meter.yaml" to my-meter.yaml' in capsys.readouterr().err
-    file = file.rename(own / "my-meter.yaml")
-    for arguments in (["list", "sdm630"], ["check", str(file)], ["show", "my-meter"]):
-        assert run(["profiles", *arguments, "--config", str(site)]) == 0
-        assert capsys.readouterr().err == ""
+    file.rename(own / "my-meter.yaml")
+    assert run(["profiles", "list", "mine", "--config", str(site)]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_sound_profile_is_tried_though_another_of_the_folder_is_not(  # type: ignore[no-untyped-def]
@@ -135,6 +134,7 @@ serial: {baudrate: 19200}
 defaults: {function: 4, type: u32, sources: [manual]}
 identity:
   - {what: model_name, function: 3, address: 10, type: string, words: 4, expected: [ACME-X1]}
+  - {what: serial_number, function: 3, address: 20, type: u16}
 registers:
   - {quantity: active_energy_import_total, address: 0, scale: "0.01", unit: kWh}
   - {quantity: voltage_l1, address: 2, type: u16, scale: "0.1", unit: V}
@@ -153,25 +153,20 @@ def test_a_profile_that_cannot_be_simulated_is_not_called_sound(  # type: ignore
     capsys, site: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "acme-x2.yaml"
-    text = """\
+    own.write_text(f"""\
 maker: Acme
 model: X2
 kind: electricity
-sources: {manual: "a document"}
-defaults: {function: 4, type: u32, sources: [manual]}
-identity:
-  - {what: model_name, object: 1, expected: [%s]}
-  - {what: serial_number, address: 10, type: u16}
+sources: {{manual: "a document"}}
+defaults: {{function: 4, type: u32, sources: [manual]}}
+identity: [{{what: model_name, object: 1, expected: [{"X" * 300}]}}]
 registers:
-  - {quantity: active_energy_import_total, address: 0, scale: "0.01", unit: kWh}
-"""
-    own.write_text(text % ("X" * 300))
+  - {{quantity: active_energy_import_total, address: 0, scale: "0.01", unit: kWh}}
+""")
     assert run(["profiles", "check", str(own), "--config", str(site)]) == 1
     shown = capsys.readouterr()
     assert "cannot be simulated: XXX" in shown.err
     assert shown.out == ""
-    own.write_text(text % "X2")
-    assert run(["profiles", "check", str(own), "--config", str(site)]) == 0
 
 
 def test_registers_that_lie_across_one_another_are_a_mistake_of_the_file(  # type: ignore[no-untyped-def]
