@@ -18,6 +18,7 @@ from gateway.commits import Committer
 from gateway.config.settings import GatewayConfig
 from gateway.energinet.late import LateClient
 from gateway.energinet.limits import oldest_allowed
+from gateway.energinet.slots import Slots
 from gateway.energinet.uploader import Uploader
 from gateway.energinet.witness import Witness
 from gateway.errors import GatewayError, StoreError, TryLater
@@ -92,12 +93,11 @@ class Plant:
             self.rounds[bus.name] = BusRounds(
                 bus, of_bus, poller, self.committer, store, clock, zone, before
             )
-        self.witness = Witness(LateClient(config.energinet), clock)
+        energinet, slots = config.energinet, Slots(store, config.energinet, clock)
+        client = self.witness = Witness(LateClient(energinet), clock)
         self.uploaders = {
-            sender.name: Uploader(
-                sender, config.energinet, store, self.witness, clock, zone, random
-            )
-            for sender in config.energinet.senders
+            sender.name: Uploader(sender, energinet, store, client, clock, zone, random, slots)
+            for sender in energinet.senders
         }
         self._sender_of = {send.key: send.sender for meter in config.meters for send in meter.send}
         self.schedule = Schedule(clock)

@@ -122,6 +122,14 @@ class Reads:
 
         return await self._call(read)
 
+    async def slots(self) -> Mapping[str, bytes]:
+        """What each slot was last saved as, by sender; of senders not configured any more too."""
+        return await self._call(
+            lambda connection, _: {
+                sender: state for sender, (_, state) in settling.slots(connection).items()
+            }
+        )
+
     async def export(
         self,
         *,

@@ -63,6 +63,7 @@ async def _look(config: GatewayConfig, name: str | None) -> dict[str, Any]:
     from gateway.buffer.reads import ReadOnlyStore
     from gateway.clock import SystemClock
     from gateway.energinet.late import LateClient
+    from gateway.energinet.slots import Slots
     from gateway.energinet.uploader import SendReport, Uploader
     from gateway.status import report_view
 
@@ -94,7 +95,8 @@ async def _look(config: GatewayConfig, name: str | None) -> dict[str, Any]:
         settings, zone = config.energinet, ZoneInfo(config.timezone)
         clock = SystemClock(assume_synchronised=config.clock.assume_synchronised)
         client, draw = LateClient(settings), random.Random()
-        uploader = Uploader(senders[name], settings, store, client, clock, zone, draw)
+        slots = Slots(store, settings, clock)
+        uploader = Uploader(senders[name], settings, store, client, clock, zone, draw, slots)
         return report_view(await uploader.once(dry_run=True))
     finally:
         await store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Literal, TypeAlias
 
 from attrs import field, frozen
@@ -24,6 +25,14 @@ class Secret:
     def reveal(self) -> str:
         """The text itself, for the one place that sends it."""
         return self._text
+
+    def digest(self) -> str:
+        """Tells two secrets apart, and may be kept.
+
+        It tells nothing of a token: one is drawn by chance from far more than anybody can try, and
+        8 bytes are too few to hold it.
+        """
+        return blake2b(self._text.encode(), digest_size=8, person=b"meter-gateway").hexdigest()
 
     def __repr__(self) -> str:
         return "***"
@@ -78,3 +87,13 @@ class EnerginetSettings:
     timeout: Millis = 60 * SECOND
     ca: str | None = None
     proxy: Proxy | None = None
+
+    @property
+    def deadline(self) -> Millis:
+        """How long a request may take."""
+        return min(self.timeout, self.request_interval)
+
+    @property
+    def whole_slot(self) -> Millis:
+        """From before a request to after its slot, however long it takes."""
+        return self.deadline + self.request_interval

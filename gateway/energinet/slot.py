@@ -45,6 +45,8 @@ class SlotState:
     span: Millis = 0
     synchronised: bool = False
     """Was the wall time known to be right when this was written?"""
+    asked_as: str = ""
+    """Digest of the token with which it asked last; empty: not known."""
     failures: int = 0
     """Requests in a row without an answer that could be used."""
     refusals: int = 0
@@ -84,15 +86,10 @@ class SlotState:
             return min(self.span, max(0, self.wall_until - now.wall))
         return self.span
 
-    def carried_over(self, now: Now) -> bool:
-        """Bring what is still to be waited into this boot's time; was it of another boot?
-
-        To be kept at once: else each start of a crash loop would wait from its beginning.
-        """
-        other = bool(self.boot_id) and self.boot_id != now.boot_id
-        if other:
+    def carry_over(self, now: Now) -> None:
+        """Bring what is still to be waited into this boot's time."""
+        if self.boot_id and self.boot_id != now.boot_id:
             self.hold(now, self.wait(now))
-        return other
 
     def stepped(self, now: Now) -> bool:
         """Was the clock set since this was kept? Then its wall time is of no use after a reboot."""

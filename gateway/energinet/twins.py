@@ -172,6 +172,15 @@ def with_more(alone: Alone, more: Iterable[Waiting], oldest: Instant) -> dict[st
     return {name: _ranges(some) for name, some in seconds.items() if some}
 
 
+def together_alone(alone: Alone, other: Alone) -> dict[str, list[list[int]]]:
+    """What went alone by what two senders know."""
+    seconds: dict[str, set[int]] = {}
+    for known in (alone, other):
+        for name, ranges in known.items():
+            seconds.setdefault(name, set()).update(at for one in ranges for at in range(*one))
+    return {name: _ranges(some) for name, some in seconds.items()}
+
+
 def without(
     alone: Alone, corrected: Mapping[str, Collection[Instant]]
 ) -> dict[str, list[list[int]]]:

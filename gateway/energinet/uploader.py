@@ -19,8 +19,8 @@ from gateway.energinet.choosing import Chooser, Chosen, Shows
 from gateway.energinet.response import Poster, Response
 from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
 from gateway.energinet.slot import Now, SlotState
+from gateway.energinet.slots import Shelf, Slots
 from gateway.energinet.telling import Telling
-from gateway.energinet.twins import without
 from gateway.energinet.verdicts import apply, probes_due, take_turns
 from gateway.errors import GatewayError, NoAnswer, StoreError, TryLater
 from gateway.logbook import log
@@ -30,16 +30,12 @@ _LOOKS: Final = 10
 """How often in a slot a sender looks again: parked values become due, the clock may be set."""
 
 
-class Outbox(Shows, Protocol):
+class Outbox(Shows, Shelf, Protocol):
     """What an uploader needs of the buffer."""
 
     async def settle(self, sender: str, settlements: Sequence[Settlement], slot: bytes) -> None: ...
 
     async def release_flight(self, sender: str) -> None: ...
-
-    async def slot(self, sender: str) -> bytes | None: ...
-
-    async def keep_slot(self, sender: str, state: bytes) -> None: ...
 
     async def waiting(self, sender: str) -> int: ...
 
@@ -91,13 +87,16 @@ class Uploader:
         clock: Clock,
         zone: ZoneInfo,
         random: random.Random,
+        slots: Slots,
     ) -> None:
+        """`slots`: of all senders that share the buffer."""
         self.sender = sender
         self._settings = settings
         self._outbox = outbox
         self._client = client
         self._clock = clock
         self._random = random
+        self._slots = slots
         self._chooser = Chooser(sender.name, settings, outbox, clock, zone)
         self._telling = Telling(sender.name, settings.request_interval, clock)
         self._state = SlotState()
@@ -111,7 +110,7 @@ class Uploader:
         self._backlog = True
         self._busy_since: float | None = None
         self._resting_until = 0.0
-        self._deadline: Millis = min(settings.timeout, settings.request_interval)
+        self._deadline: Millis = settings.deadline
 
     # --------------------------------------------------------------------------------- outside
 
@@ -124,9 +123,7 @@ class Uploader:
 
     async def hold(self) -> None:
         """The slot was lost: a request may have been made a moment ago. Before `run`."""
-        self._state = SlotState.lost(self._now(), self._whole_slot)
-        self._loaded = True
-        await self._outbox.keep_slot(self.sender.name, self._state.pack())
+        self._state = await self._slots.lose(self.sender.name)
 
     @contextlib.asynccontextmanager
     async def between(self) -> AsyncIterator[None]:
@@ -138,10 +135,7 @@ class Uploader:
         """Readings of an hour that is shown twice were corrected, by meterID: those that went alone
         go with their twins now. Within `between`."""
         await self._load()
-        alone = without(self._state.alone, corrected)
-        if alone != self._state.alone:
-            self._state.alone = alone
-            await self._outbox.keep_slot(self.sender.name, self._state.pack())
+        await self._slots.take_anew(corrected)
 
     async def stop(self, grace: float) -> None:
         """No new request; one under way gets `grace` seconds, then its outcome is unknown."""
@@ -177,6 +171,8 @@ class Uploader:
                             await self._send()
             except StoreError:  # the buffer has said so itself
                 await self._pause(interval)
+            except TryLater:
+                continue  # another sender asked with this token: the slot is held till then
             except GatewayError as error:  # the token: no request was made, no slot used
                 self._telling.unreadable(error)
                 await self._pause(interval)
@@ -199,10 +195,7 @@ class Uploader:
                 await self._outbox.release_flight(self.sender.name)
                 return await self._report(chosen.batch)
             if wait := self._state.wait(self._now()):
-                raise TryLater(
-                    f"sender {self.sender.name} may ask again in {about(wait)}",
-                    hint="the API allows one request in 10 minutes; `--dry-run` shows the body",
-                )
+                raise self._too_early(wait)
             return await self._send()
 
     # ------------------------------------------------------------------------------------- when
@@ -210,18 +203,15 @@ class Uploader:
     def _now(self) -> Now:
         return Now.of(self._clock)
 
-    @property
-    def _whole_slot(self) -> Millis:
-        """From before a request to after its slot, however long it takes."""
-        return self._deadline + self._settings.request_interval
+    def _too_early(self, wait: Millis) -> TryLater:
+        return TryLater(
+            f"sender {self.sender.name} may ask again in {about(wait)}",
+            hint="the API allows one request in 10 minutes; `--dry-run` shows the body",
+        )
 
     async def _load(self) -> None:
         if not self._loaded:
-            kept = await self._outbox.slot(self.sender.name)
-            now = self._now()
-            self._state = SlotState.unpack(kept, now, self._whole_slot)
-            if self._state.carried_over(now) or kept == b"":
-                await self._outbox.keep_slot(self.sender.name, self._state.pack())
+            self._state = await self._slots.of(self.sender.name)
             self._loaded = True
 
     async def _look_what_is_parked(self) -> None:
@@ -237,7 +227,7 @@ class Uploader:
         if wait := self._state.wait(now):
             if self._state.stepped(now):
                 self._state.hold(now, wait)
-                await self._outbox.keep_slot(self.sender.name, self._state.pack())
+                await self._slots.keep(self.sender.name)
             await self._pause(min(wait, interval / _LOOKS) / 1000)
             return False
         if (rest := self._resting_until - self._clock.monotonic()) > 0:
@@ -275,13 +265,19 @@ class Uploader:
 
     async def _send(self) -> SendReport:
         token = self.sender.token()  # from its source, before each try
-        take_turns(self._state)
         try:
-            chosen = await self._chooser.choose(self._state, self._parked)
-            self._backlog = chosen.more
-            if not chosen.batch.values:
-                return await self._nothing(chosen.batch)
-            return await self._request(chosen, token)
+            async with self._slots.asking:
+                if wait := self._slots.wait(token):
+                    self._state.hold(self._now(), wait)
+                    raise self._too_early(wait)
+                take_turns(self._state)
+                chosen = await self._chooser.choose(self._state, self._parked)
+                self._backlog = chosen.more
+                if not chosen.batch.values:
+                    return await self._nothing(chosen.batch)
+                first = not self._state.ever
+                until = await self._take_slot(token)
+            return await self._request(chosen, token, until, first=first)
         except Exception:
             with contextlib.suppress(StoreError):
                 await self._outbox.release_flight(self.sender.name)
@@ -300,14 +296,20 @@ class Uploader:
             self._resting_until = self._clock.monotonic() + interval
         return await self._report(batch)
 
-    async def _request(self, chosen: Chosen, token: Secret) -> SendReport:
+    async def _take_slot(self, token: Secret) -> Millis:
+        """Have it on disk that a request is made; when in boot time that has to be over: keeping it
+        may take long."""
+        now, state = self._now(), self._state
+        state.ever, state.asked_as = True, token.digest()
+        state.hold(now, self._deadline + self._settings.request_interval)
+        await self._slots.keep(self.sender.name)
+        return now.boottime + self._deadline
+
+    async def _request(
+        self, chosen: Chosen, token: Secret, until: Millis, *, first: bool
+    ) -> SendReport:
         settings, state, batch = self._settings, self._state, chosen.batch
-        first, state.ever = not state.ever, True
-        now = self._now()
-        state.hold(now, self._whole_slot)
-        await self._outbox.keep_slot(self.sender.name, state.pack())
-        # Keeping the slot may take long; the request has to be over when the slot says so.
-        answer, response, reason = await self._post(batch, token, now.boottime + self._deadline)
+        answer, response, reason = await self._post(batch, token, until)
         outcome = apply(
             answer,
             batch,

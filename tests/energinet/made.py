@@ -19,6 +19,7 @@ from gateway.clock import DAY, HOUR, Instant, Millis
 from gateway.energinet.limits import REQUEST_INTERVAL
 from gateway.energinet.response import Response
 from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
+from gateway.energinet.slots import Slots
 from gateway.energinet.standin import PATH, Request, StandIn
 from gateway.energinet.uploader import Uploader
 from gateway.errors import NoAnswer
@@ -126,7 +127,9 @@ class World:
         self.sent: list[Sent] = []
         self.store = InlineStore(BufferSettings(str(path), keep=2000 * DAY), self.clock)
         self.uploader: Uploader
-        self._task: asyncio.Task[None] | None = None
+        """The first of them."""
+        self._uploaders: list[Uploader] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self._known: list[Series] = []
 
     # ----------------------------------------------------------------------------- this machine
@@ -140,25 +143,23 @@ class World:
         self._known += declared
         opened = await self.store.open()
         await self.store.declare(self._known)
-        self.uploader = Uploader(
-            self.settings.senders[0],
-            self.settings,
-            self.store,
-            self,
-            self.clock,
-            ZoneInfo(self.zone),
-            random.Random(1),
-        )
-        if opened.slots_lost:
-            await self.uploader.hold()
-        self._task = asyncio.create_task(self.uploader.run())
+        slots = Slots(self.store, self.settings, self.clock)
+        zone, draw = ZoneInfo(self.zone), random.Random(1)
+        self._uploaders = [
+            Uploader(sender, self.settings, self.store, self, self.clock, zone, draw, slots)
+            for sender in self.settings.senders
+        ]
+        self.uploader = self._uploaders[0]
+        for uploader in self._uploaders if opened.slots_lost else ():
+            await uploader.hold()
+        self._tasks = [asyncio.create_task(uploader.run()) for uploader in self._uploaders]
         return self
 
     async def kill(self) -> None:
         """End without a word: nothing is settled, nothing is released."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.store.close()
         self.store = InlineStore(BufferSettings(str(self.path), keep=2000 * DAY), self.clock)
 
@@ -180,9 +181,10 @@ class World:
         await self.start()
 
     async def store_hours(self, meter_id: str, count: int, **more: Instant) -> None:
-        """Store so many hourly values and tell the sender."""
+        """Store so many hourly values and tell the senders."""
         await self.store.append(readings(meter_id, hours(count, **more)))
-        self.uploader.poke()
+        for uploader in self._uploaders:
+            uploader.poke()
 
     async def slots(self, count: float) -> None:
         """Let so many slots pass."""
@@ -218,7 +220,7 @@ class World:
             )
         late = reply.took > deadline
         await self.clock.sleep(min(reply.took, deadline))
-        self.standin.ended(SENDER)
+        self.standin.ended(self.standin.tokens[token.reveal()])
         self.sent.append(Sent(began, self.true(), data, token.reveal()))
         if late or reply.error:
             reason = "timeout" if late else reply.error

@@ -22,6 +22,7 @@ from gateway.clock import DAY, HOUR, Clock, SystemClock
 from gateway.energinet.late import LateClient
 from gateway.energinet.limits import MAX_SENDERS
 from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
+from gateway.energinet.slots import Slots
 from gateway.energinet.standin import Request, Scripted, StandIn
 from gateway.energinet.uploader import Uploader
 from gateway.metering.reading import Commit, Counts, Reading, Series, SeriesKey
@@ -64,10 +65,10 @@ class Site:
                 for meter, sender in sent_by
             ]
         )
-        client = LateClient(settings)
+        client, slots = LateClient(settings), Slots(self.store, settings, self.clock)
         zone = ZoneInfo(ZONE)
         self.uploaders = [
-            Uploader(one, settings, self.store, client, self.clock, zone, random.Random(1))
+            Uploader(one, settings, self.store, client, self.clock, zone, random.Random(1), slots)
             for one in senders
         ]
         self._tasks = [asyncio.create_task(one.run()) for one in self.uploaders]

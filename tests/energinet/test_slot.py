@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.clock import DAY, HOUR, MINUTE
+from gateway.energinet.settings import Secret, SenderSettings
 from gateway.energinet.slot import Now, SlotState
 from tests.energinet.made import SLOT, START, Reply, World, series
 
@@ -72,6 +74,7 @@ states = st.builds(
     wall_until=st.integers(0, 1 << 50),
     span=st.integers(0, 1 << 40),
     synchronised=st.booleans(),
+    asked_as=st.text("0123456789abcdef", max_size=16),
     failures=st.integers(0, 99),
     limit=st.integers(0, 500_000),
     caps=st.dictionaries(names, st.integers(1, 99)),
@@ -278,3 +281,73 @@ async def test_what_a_salvage_makes_a_sender_wait_it_waits_over_a_kill_too(
     await world.until_sent(1)
     assert world.sent[0].began - held >= SLOT + DEADLINE
     await world.end()
+
+
+# ------------------------------------------------------------------------- who asks is the token
+
+A, B = "t0ken-that-basement-had-first", "t0ken-that-attic-had-first"
+
+
+def senders(tokens: dict[str, str]) -> tuple[SenderSettings, ...]:
+    """By name: each looks at its token before each try."""
+    return tuple(
+        SenderSettings(name, "", lambda name=name: Secret(tokens[name]))  # type: ignore[misc]
+        for name in tokens
+    )
+
+
+async def two(path: Path, tokens: dict[str, str]) -> World:
+    """Basement and attic, which both asked before; basement asked a minute ago."""
+    world = World(path / "readings.db", senders=senders(tokens))
+    world.standin.tokens = {A: "A", B: "B"}
+    await world.start(series("7"), series("8", "attic"))
+    for name in ("7", "8"):
+        await world.store_hours(name, 1)
+    await world.slots(3)
+    await world.store_hours("7", 1, before=START + 1000)
+    await world.clock.pass_(60)
+    assert [one.token for one in world.sent] == [A, B, A]
+    return world
+
+
+async def all_goes_in_time(world: World) -> None:
+    """Though between the look whether a token may ask and the request some time goes by."""
+    series = world.store.series
+
+    async def slowly(sender: str) -> object:
+        await world.clock.sleep(5)
+        return await series(sender)
+
+    world.store.series = slowly  # type: ignore[method-assign,assignment]
+    for nth, name in enumerate("787878"):
+        await world.store_hours(name, 1, before=START + (nth + 2) * 1000)
+        await world.slots(0.7)
+    await world.slots(3)
+    assert world.standin.violations == []
+    assert len(world.standin.accepted) == 9
+    assert (await world.store.counts()).pending == 0
+    await world.end()
+
+
+@pytest.mark.parametrize("how", ["runs on", "restart", "reboot"])
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        pytest.param({"basement": B, "attic": A}, id="swapped"),
+        pytest.param({"basement": A, "attic": A}, id="one for both"),
+        pytest.param({"attic": A}, id="its sender is gone"),
+        pytest.param({"cellar": A, "attic": B}, id="its sender has another name"),
+    ],
+)
+async def test_a_token_is_never_early_whichever_sender_has_it(
+    tmp_path: Path, tokens: dict[str, str], how: str
+) -> None:
+    had = {"basement": A, "attic": B}
+    world = await two(tmp_path, had)
+    if how == "runs on":
+        had.update(tokens)  # the files of the tokens changed
+    else:
+        world.settings = evolve(world.settings, senders=senders(tokens))
+        world._known = [series("7", next(iter(tokens))), series("8", "attic")]
+        await (world.restart() if how == "restart" else world.reboot(off=MINUTE))
+    await all_goes_in_time(world)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from gateway.clock import DAY, HOUR, MINUTE, SECOND, Instant
 from gateway.energinet.batch import Body
 from gateway.energinet.choosing import twins_of
+from gateway.energinet.settings import Secret, SenderSettings
 from gateway.energinet.slot import Now, SlotState
 from gateway.energinet.twins import Night, Twins, together, with_more
 from gateway.metering.interval import Repeat
@@ -31,7 +32,7 @@ from gateway.metering.reading import (
     SeriesKey,
     Waiting,
 )
-from tests.energinet.made import SENDER, SLOT, ZONE, Reply, World, series
+from tests.energinet.made import SENDER, SLOT, TOKEN, ZONE, Reply, World, series
 from tests.energinet.nights import EVENTS, Course, Figures
 
 Expected = Callable[..., None]
@@ -235,6 +236,57 @@ async def test_what_went_alone_goes_with_its_twin_once_both_are_corrected(
     assert world.standin.received["7"] == {NAME: Decimal(125)}
     assert await fates(world) == {"pending": 0, "confirmed": 2, "parked": 0}
     assert len(world.sent) == 2
+    await world.end()
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["", "its former sender is gone"])
+async def test_what_went_alone_is_known_when_its_meter_moved_to_another_sender(
+    tmp_path: Path, expected_events: Expected, gone: bool
+) -> None:
+    expected_events("upload.ambiguous")
+    senders = [SenderSettings(name, "", lambda: Secret(TOKEN)) for name in (SENDER, "attic")]
+    world = World(tmp_path / "readings.db", start=FIRST + MINUTE, senders=tuple(senders))
+    known = [series("7", as_="consumption"), series("8", "attic")]
+    await world.start(*known)
+    await until(world, CLOSES)
+    await stored(world, reading(FIRST, "3"), reading(CLOSES, "1", "8"))
+    await world.until_sent(2)  # attic has a state of its own, that knows of nothing alone
+    await world.kill()
+    world._known = [evolve(one, sender="attic") for one in known]
+    world.settings = evolve(world.settings, senders=tuple(senders[gone:]))
+    await world.start()
+    await stored(world, reading(SECOND_TIME, "9.5"))
+    await world.slots(4)
+    assert world.standin.received["7"] == {NAME: Decimal(3)}
+    assert await fates(world) == {"pending": 0, "confirmed": 2, "parked": 1}
+    # Its twin goes with it once a person corrected both.
+    both = [
+        Correction(known[0].key, FIRST, Decimal(3), Decimal(30)),
+        Correction(known[0].key, SECOND_TIME, Decimal("9.5"), Decimal(95)),
+    ]
+    assert await world.store.correct(both) == 2
+    await world.uploader.take_anew({"7": {FIRST, SECOND_TIME}})
+    await world.restart()
+    await world.slots(2)
+    assert world.standin.received["7"] == {NAME: Decimal(125)}
+    await world.end()
+
+
+async def test_of_a_meter_of_another_import_with_the_same_id_nothing_is_taken_for_known(
+    tmp_path: Path,
+) -> None:
+    senders = [SenderSettings(SENDER, "", lambda: Secret(TOKEN))]
+    senders += [SenderSettings("attic", "north", lambda: Secret("t0ken-of-the-north"))]
+    world = World(tmp_path / "readings.db", start=FIRST + MINUTE, senders=tuple(senders))
+    world.standin.tokens = {TOKEN: SENDER, "t0ken-of-the-north": "attic"}
+    north = series("7", "attic", "north", as_="consumption")
+    await world.start(series("7", as_="consumption"), north)
+    await stored(world, reading(FIRST, "3"))
+    await world.until_sent(1)
+    await world.restart()
+    await stored(world, *(Reading(north.key, at, Decimal(4)) for at in (FIRST, SECOND_TIME)))
+    await world.slots(1)
+    assert world.sent[-1].data == f'[{{"meterID":"7","values":[["{NAME}",8]]}}]'.encode()
     await world.end()
 
 

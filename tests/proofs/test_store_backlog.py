@@ -36,6 +36,7 @@ from zoneinfo import ZoneInfo
 from gateway.clock import SystemClock
 from gateway.energinet.client import Client
 from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
+from gateway.energinet.slots import Slots
 from gateway.energinet.uploader import Uploader
 from tests.buffer.made import store_at
 from tests.proofs.test_store_backlog import EVERY, LAST, WINDOW, moment_of
@@ -69,11 +70,13 @@ async def main():
             return response
 
     zone, line = ZoneInfo("UTC"), Line()
-    uploader = Uploader(sender, settings, store, line, clock, zone, random.Random(1))
+    slots = Slots(store, settings, clock)
+    uploader = Uploader(sender, settings, store, line, clock, zone, random.Random(1), slots)
     uploader._deadline = 60_000  # a slow machine may take longer than so short a slot
     # What is imported late or kept from the first look on is no growth.
     few = EnerginetSettings((sender,), url, timestamps="utc", max_payload=16_000)
-    await Uploader(sender, few, store, line, clock, zone, random.Random(1)).once(dry_run=True)
+    looks = Uploader(sender, few, store, line, clock, zone, random.Random(1), slots)
+    await looks.once(dry_run=True)
     await client.post(b"[]", Secret("other"), deadline=60)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = peak()

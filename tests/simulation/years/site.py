@@ -24,6 +24,7 @@ from gateway.buffer.store import Store
 from gateway.clock import DAY, HOUR, MINUTE, SECOND, Instant
 from gateway.config.settings import GatewayConfig
 from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
+from gateway.energinet.slots import Slots
 from gateway.energinet.witness import Witness
 from gateway.errors import StoreFull
 from gateway.logbook import EVENTS, LOGGER, forget_repetitions
@@ -242,10 +243,11 @@ class Site:
         self.plant = Plant(config, self.store, self.machine, self.draw, self._hour)
         for poller in self.plant.pollers.values():
             poller._wire = poller._line.wire = self.wire
+        energinet, slots = config.energinet, Slots(self.store, config.energinet, self.machine)
         witness = self.plant.witness = Witness(self.api, self.machine)
         self.plant.uploaders = {
             sender.name: SeldomLooking(
-                sender, config.energinet, self.store, witness, self.machine, self.zone, self.draw
+                sender, energinet, self.store, witness, self.machine, self.zone, self.draw, slots
             )
             for sender in config.energinet.senders
         }
