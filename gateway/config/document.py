@@ -275,16 +275,13 @@ class _Composer:
 
 def _with_comma(before: Node, key: Node, value: Node) -> Scalar | None:
     """`{scale: 0,01}` is scale: 0 and a key 01 without a value: 0,01 as one value; else None."""
-    if not all(isinstance(node, Scalar) and node.plain for node in (before, key, value)):
+    if not (isinstance(before, Scalar) and isinstance(key, Scalar) and isinstance(value, Scalar)):
         return None
-    assert isinstance(before, Scalar)
-    assert isinstance(key, Scalar)
-    assert isinstance(value, Scalar)
     start, end = before.span, key.span
     beside = (start.end_line, start.end_column + 1) == (end.line, end.column)
-    if value.text or not beside or not _DIGITS.fullmatch(before.text):
+    if value.text or not (beside and before.plain and key.plain and value.plain):
         return None
-    if not re.fullmatch("[0-9]+([ a-zA-Z].*)?", key.text):
+    if not _DIGITS.fullmatch(before.text) or not re.fullmatch("[0-9]+([ a-zA-Z].*)?", key.text):
         return None
     span = evolve(start, end_line=end.end_line, end_column=end.end_column)
     return Scalar(f"{before.text},{key.text}", True, span, torn=True)
