@@ -6,7 +6,8 @@ Arithmetic only. For each profile, at 9600, 19200 and 115200 baud with a turnaro
 is asked is: all its quantities; its energy counters; what many sites send (an import counter, power
 and the voltages). The least possible is found here by trying every legal way to cut the sorted
 registers into requests. Legal: within the profile's most registers, over no address that it does
-not name unless its holes may be read. Beside ours, over the same least:
+not name unless its holes may be read, from below to none of its splits, and what is only given in a
+whole block in that block. Beside ours, over the same least:
 
     Telegraf, default       registers side by side share a request, cut at the most registers
     Telegraf, max_insert    a request goes on while the gap is at most 50 registers, where legal
@@ -23,7 +24,7 @@ from bench.figures import OURS, Figure, Goal, Measure, lines
 from gateway.config.library import Library
 from gateway.metering.profile import DeviceProfile
 from gateway.metering.register import Register
-from gateway.modbus.plan import Read, Timing, plan
+from gateway.modbus.plan import MAX_BITS, Read, Timing, plan
 from gateway.modbus.settings import SerialLink
 
 BAUDS = (9600, 19200, 115200)
@@ -53,8 +54,11 @@ class Ways:
 
     def __init__(self, profile: DeviceProfile, registers: Sequence[Register]) -> None:
         self._limits = profile.limits
-        self._registers = registers
         self._function = registers[0].function
+        self._most = MAX_BITS if self._function in (1, 2) else profile.limits.max_registers
+        whole = [Read(*block) for block in profile.limits.whole_blocks]
+        self._blocks = [block for block in whole if any(map(block.holds, registers))]
+        self._registers = [r for r in registers if not any(b.holds(r) for b in whole)]
         self._named = {
             address
             for register in (*profile.registers, *registers)
@@ -69,7 +73,10 @@ class Ways:
         if self._limits.even:
             low, high = low - low % 2, high + (high - (low - low % 2)) % 2
         if len(part) > 1:
-            if self._limits.single or high - low > self._limits.max_registers:
+            if self._limits.single or high - low > self._most:
+                return None
+            splits = (at for function, at in self._limits.splits if function == self._function)
+            if any(part[0].address < at <= part[-1].address for at in splits):
                 return None
             held = {a for r in part for a in range(r.address, r.end)}
             for address in range(part[0].address, part[-1].address):
@@ -92,11 +99,11 @@ class Ways:
             reads = ((end, self.legal(start, end)) for end in range(start + 1, count + 1))
             return min(timing.of_read(read) + from_here(end) for end, read in reads if read)
 
-        return from_here(0)
+        return timing.of_all(self._blocks) + from_here(0)
 
     def greedy(self, gap: int) -> list[Read]:
         """A request goes on while the gap is no wider and it stays legal."""
-        found: list[Read] = []
+        found = list(self._blocks)
         start = 0
         for end in range(1, len(self._registers) + 1):
             done = end == len(self._registers)
@@ -113,7 +120,7 @@ class Ways:
     def single(self) -> list[Read]:
         """One request a register."""
         reads = [self.legal(n, n + 1) for n in range(len(self._registers))]
-        return [read for read in reads if read is not None]
+        return [*self._blocks, *(read for read in reads if read is not None)]
 
 
 OTHERS: dict[str, Callable[[Ways], list[Read]]] = {

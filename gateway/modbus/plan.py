@@ -98,9 +98,8 @@ class Timing:
         return cls(fixed * character + quiet, each * character)
 
     def of_read(self, read: Read) -> float:
-        """Seconds that one read takes; 16 bits cost what a register costs."""
-        words = (read.count + 15) // 16 if read.function in (1, 2) else read.count
-        return self.request + words * self.register
+        """Seconds that one read takes; eight bits cost half of what a register costs."""
+        return self.request + read.data_bytes / 2 * self.register
 
     def of_all(self, reads: Iterable[Read]) -> float:
         """Seconds that several reads take, one after the other."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
+import pytest
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,6 +37,20 @@ def disjoint(function: int = 3, most: int = 5) -> st.SearchStrategy[list[Registe
     return st.lists(st.tuples(st.integers(0, 20), st.integers(1, 4)), max_size=most).map(build)
 
 
+def overlapping(function: int, most: int = 4) -> st.SearchStrategy[list[Register]]:
+    """Registers wherever they are; some hold others."""
+    where = st.tuples(st.integers(0, 30), st.integers(1, 12))
+    return st.lists(where, max_size=most, unique=True).map(
+        lambda found: [register(at, words, function) for at, words in found]
+    )
+
+
+def blocks(function: int) -> st.SearchStrategy[tuple[tuple[int, int, int], ...]]:
+    """What is only given whole."""
+    one = st.tuples(st.just(function), st.integers(0, 40), st.integers(2, 12))
+    return st.lists(one, max_size=1).map(tuple)
+
+
 limits = st.builds(
     Limits,
     max_registers=st.integers(4, 30),
@@ -57,29 +72,37 @@ def legal(
     named: Sequence[Register],
     refused: Sequence[tuple[int, int]],
     cuts: Sequence[tuple[int, int]],
+    most: int | None = None,
 ) -> Read | None:
     """The read for these registers as the rules say it, one address at a time."""
+    function = part[0].function
     start, end = min(r.address for r in part), max(r.end for r in part)
     first, after = start, end
     if limit.even:
         first, after = start - start % 2, end + (end - start + start % 2) % 2
-    read = Read(3, first, after - first)
+    read = Read(function, first, after - first)
     if len(part) == 1:
         return read
-    if limit.single or read.count > limit.max_registers:
+    if most is None:
+        most = limit.max_registers if function > 2 else 2000
+    if limit.single or read.count > most:
         return None
-    known = {a for r in named for a in range(r.address, r.end) if (3, r.address) not in refused} | {
-        a for r in part for a in range(r.address, r.end)
-    }
+    known = {
+        a
+        for r in named
+        if r.function == function and (function, r.address) not in refused
+        for a in range(r.address, r.end)
+    } | {a for r in part for a in range(r.address, r.end)}
     for address in range(start, end):
         inside = any(r.address <= address < r.end for r in part)
         ranges = any(low <= address <= high for low, high in limit.hole_ranges)
         if not inside and (
-            (3, address) in refused or not (limit.holes or ranges or address in known)
+            (function, address) in refused or not (limit.holes or ranges or address in known)
         ):
             return None
     starts = [r.address for r in part]
-    if any(min(starts) < cut <= max(starts) for _, cut in (*cuts, *limit.splits)):
+    every = (*cuts, *limit.splits)
+    if any(f == function and min(starts) < cut <= max(starts) for f, cut in every):
         return None
     return read
 
@@ -111,6 +134,31 @@ def test_no_other_way_takes_less_time(registers, limit, others, refused, cuts, t
     assert timing.of_all(found) <= least + 1e-12
     for one in registers:
         assert sum(read.holds(one) for read in found) >= 1
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.data(), st.sampled_from([1, 3]), limits, st.floats(0, 0.05), st.booleans())
+def test_nor_where_registers_overlap_or_are_bits_or_come_in_whole_blocks_or_a_length_was_learnt(
+    data, function, limit, turnaround, learnt
+):
+    registers = data.draw(overlapping(function))
+    limit = evolve(limit, whole_blocks=data.draw(blocks(function)))
+    most = limit.max_registers if function > 2 else 2000
+    longest = data.draw(st.integers(1, most)) if learnt else most
+    timing = Timing.of(SerialLink("/dev/null", 9600), turnaround)
+    found = plan(registers, limit, timing, longest={function: longest} if learnt else {})
+    whole = [Read(*block) for block in limit.whole_blocks]
+    inside = [r for r in registers if any(block.holds(r) for block in whole)]
+    others = [r for r in registers if r not in inside]
+    least = min(
+        timing.of_all(set(reads))
+        for groups in partitions(others)
+        if None not in (reads := [legal(g, limit, registers, [], [], longest) for g in groups])
+    ) + timing.of_all(whole if inside else [])
+    assert timing.of_all(found) <= least + 1e-12
+    assert all(any(read.holds(one) for read in found) for one in registers)
+    for block in whole if inside else []:
+        assert block in found
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -191,6 +239,8 @@ def test_bits_are_asked_for_by_the_thousand():
     assert len(reads) == 2
     assert max(read.count for read in reads) <= 2000
     assert LINE.of_read(Read(1, 0, 2000)) == LINE.of_read(Read(3, 0, 125))
+    eight = LINE.of_read(Read(1, 0, 8)) - LINE.request
+    assert eight == pytest.approx(LINE.register / 2)
 
 
 def test_of_functions_each_has_its_own_reads():
