@@ -22,6 +22,8 @@ from gateway.errors import GatewayError, NotPermitted
 KINDS: Final = ("file", "env", "credential")
 _EXAMPLE: Final = "{file: NAME.token}, {env: NAME} or {credential: NAME}"
 _MOST: Final = 16_384
+_BROKEN: Final = "\ufffd"
+"""Stands in for bytes that are not UTF-8."""
 
 
 @frozen
@@ -35,7 +37,7 @@ class Kept:
     what: str
     """token of sender basement."""
     pair: bool = False
-    """It is user:password, which may hold spaces."""
+    """It is user:password, which may hold spaces and letters of any language."""
 
     def __call__(self) -> Secret:
         """The secret as it is now. Raises NotPermitted or GatewayError; never shows it."""
@@ -74,11 +76,14 @@ class Kept:
         stripped = found.strip()
         if not stripped:
             raise GatewayError(f"the {self.what} is empty", hint="put the token in its place")
-        allowed = stripped.isascii() and stripped.isprintable()
-        if not allowed or (" " in stripped and not self.pair):
+        allowed = stripped.isprintable() and _BROKEN not in stripped
+        if not self.pair:
+            allowed = allowed and stripped.isascii() and " " not in stripped
+        if not allowed:
+            plain = "plain letters, digits and signs, without spaces"
             raise GatewayError(
                 f"the {self.what} holds characters that none can have",
-                hint="it has to be one line of plain letters, digits and signs, without spaces",
+                hint=f"it has to be one line of {'text in UTF-8' if self.pair else plain}",
             )
         if self.pair and ":" not in stripped:
             raise GatewayError(f'the {self.what} has no ":"', hint="write user:password")

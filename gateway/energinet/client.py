@@ -1,8 +1,9 @@
 """One request to Energinet. The only file that imports httpx.
 
-TLS is always verified and there is no switch to turn that off; nothing of the environment is
-used; redirects are not followed, so that the token goes nowhere else; time and bytes are bounded.
-Each request has a connection of its own: they are minutes apart, and none shares another's fate.
+TLS is always verified and there is no switch to turn that off; nothing of the environment is used,
+no proxy, no authorities, no file for the keys of TLS; redirects are not followed, so that the token
+goes nowhere else; time and bytes are bounded. Each request has a connection of its own: they are
+minutes apart, and none shares another's fate.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import socket
 import ssl
 import time
+from pathlib import Path
 
 import httpx
 
@@ -69,8 +71,7 @@ class Client:
         settings = self._settings
         if self._context is None:
             # Reading the authorities takes longer than a request: once for all requests.
-            self._context = ssl.create_default_context(cafile=settings.ca)
-            self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+            self._context = _context(settings.ca)
         proxy = None
         if settings.proxy is not None:
             auth = None
@@ -87,6 +88,23 @@ class Client:
             follow_redirects=False,
             timeout=None,  # noqa: S113 - one deadline for all of it is kept above
         )
+
+
+def _context(ca: str | None) -> ssl.SSLContext:
+    """Verifies by `ca`, or by the authorities of this machine."""
+    # Not ssl.create_default_context: SSLKEYLOGFILE, SSL_CERT_FILE and SSL_CERT_DIR would be heard.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca is not None:
+        context.load_verify_locations(ca)
+        return context
+    # Where OpenSSL itself was built to look, which on Debian is a link to /etc/ssl/certs.
+    built = ssl.get_default_verify_paths()
+    if Path(built.openssl_cafile).is_file():
+        context.load_verify_locations(cafile=built.openssl_cafile)
+    if Path(built.openssl_capath).is_dir():
+        context.load_verify_locations(capath=built.openssl_capath)
+    return context
 
 
 async def _bounded(response: httpx.Response) -> tuple[bytes, bool]:

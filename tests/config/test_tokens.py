@@ -160,6 +160,16 @@ def test_a_password_in_the_address_of_a_proxy_is_not_shown(mistakes: Mistakes, w
     assert SECRET not in repr(found)
 
 
+def test_credentials_of_a_proxy_may_hold_letters_of_any_language(tmp_path: Path) -> None:
+    kept = Kept("file", tmp_path / "proxy", {}, "credentials of the proxy", pair=True)
+    kept.where.write_text("käthe:p@ss/w:rd 100%\n")
+    assert kept().reveal() == "käthe:p@ss/w:rd 100%"  # as tests/energinet/test_client.py sends it
+    for wrong in ("käthe:pass".encode("latin-1"), b"user:pa\x07ss", b"user:pa\nss", b"user"):
+        kept.where.write_bytes(wrong)
+        with pytest.raises(GatewayError):
+            kept()
+
+
 def test_a_token_that_this_user_may_not_read_is_no_crash(tmp_path: Path) -> None:
     source = Kept("file", tmp_path / "x" / "y", {}, "token of sender a")
     with pytest.raises(GatewayError):

@@ -7,8 +7,10 @@ import base64
 import contextlib
 import gzip
 import logging
+import shutil
 import socket
 import ssl
+import subprocess
 import time
 import traceback
 import warnings
@@ -19,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from gateway import __version__
+from gateway.energinet import late
 from gateway.energinet.answer import Row, read_answer
 from gateway.energinet.client import Client
 from gateway.energinet.limits import MAX_ANSWER, MAX_COMMAS
@@ -384,13 +387,74 @@ async def test_credentials_of_a_proxy_that_cannot_be_read_are_the_callers_to_tel
         await post(await standin.start(), proxy=Proxy("http://127.0.0.1:9", unreadable))
 
 
-async def test_the_environment_names_no_proxy_and_no_authorities(
-    standin: StandIn, tls_authority: Authority, monkeypatch: pytest.MonkeyPatch
+async def test_the_environment_names_no_proxy_and_no_authorities_and_gets_no_keys(
+    standin: StandIn, tls_authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    url = await standin.start()
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "socks5://127.0.0.1:9")
-    response = await post(await standin.start(), ca=str(tls_authority.ca))
-    assert response.status == 200
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls_authority.ca))
+    monkeypatch.setenv("SSL_CERT_DIR", str(hashed(tls_authority.ca, tmp_path / "named")))
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    assert await refused(url) == "tls"
+    assert (await post(url, ca=str(tls_authority.ca))).status == 200
+    assert not (tmp_path / "keys").exists()
+
+
+def hashed(ca: Path, folder: Path) -> Path:
+    """A folder in which OpenSSL finds this authority."""
+    folder.mkdir()
+    asked = ["openssl", "x509", "-noout", "-subject_hash", "-in", ca]
+    name = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    shutil.copy(ca, folder / f"{name}.0")
+    return folder
+
+
+@pytest.mark.parametrize("where", ["file", "folder", "nowhere"])
+async def test_the_machines_authorities_are_where_its_openssl_was_built_to_look(
+    standin: StandIn, tls_authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    where: str, debian: Callable[[str, str], None],
+) -> None:  # fmt: skip
+    debian("openssl", "openssl")
+    folder = hashed(tls_authority.ca, tmp_path / "certs")
+    built = ssl.get_default_verify_paths()._replace(
+        openssl_cafile=str(tls_authority.ca if where == "file" else tmp_path / "cert.pem"),
+        openssl_capath=str(folder if where == "folder" else tmp_path / "no-certs"),
+    )
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: built)
+    url = await standin.start()
+    if where == "nowhere":
+        assert await refused(url) == "tls"
+    else:
+        assert (await post(url)).status == 200
+
+
+async def test_loading_the_client_takes_of_the_deadline_of_the_first_request(
+    standin: StandIn, tls_authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = late._client
+    given: list[float] = []
+
+    class Noting(Client):
+        async def post(self, data: bytes, token: Secret, *, deadline: float) -> Response:
+            given.append(deadline)
+            return await super().post(data, token, deadline=deadline)
+
+    def slowly(settings: EnerginetSettings) -> Client:
+        time.sleep(0.3)
+        load(settings)
+        return Noting(settings)
+
+    monkeypatch.setattr(late, "_client", slowly)
+    client = late.LateClient(EnerginetSettings((), await standin.start(), ca=str(tls_authority.ca)))
+    with pytest.raises(NoAnswer) as caught:  # the slot was kept for a request of this length
+        await client.post(BODY, Secret(TOKEN), deadline=0.2)
+    assert (caught.value.reason, given, standin.requests) == ("timeout", [], [])
+    client._client = None
+    assert (await client.post(BODY, Secret(TOKEN), deadline=GENEROUS)).status == 200
+    assert given[0] <= GENEROUS - 0.3
+    assert (await client.post(BODY, Secret(TOKEN), deadline=GENEROUS)).status == 429
+    assert GENEROUS - 0.3 < given[1] <= GENEROUS
 
 
 # ------------------------------------------------------------------------------ hostile answers

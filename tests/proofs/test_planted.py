@@ -53,13 +53,13 @@ PLANTS: Final = (
         (
             (
                 UPLOADER,
-                "        # Keeping the slot may take long;",
+                "        answer, response, reason = await self._post(batch, token, until)\n",
                 "        taken = [\n"
                 "            Settlement(key, 'confirmed', tuple(value.id for value in values))\n"
                 "            for key, values in batch.values.items()\n"
                 "        ]\n"
                 "        await self._outbox.settle(self.sender.name, taken, state.pack())\n"
-                "        # Keeping the slot may take long;",
+                "        answer, response, reason = await self._post(batch, token, until)\n",
             ),
         ),
         (
