@@ -107,7 +107,7 @@ def _poll(profile: DeviceProfile) -> str:
 
 
 def _absent() -> Iterator[str]:
-    yield "A guess is worse than a gap. These are asked for and wait for a source that is public and plain.\n\n"
+    yield "A guess is worse than a gap: these wait for a source that is public and plain.\n\n"
     yield "| Meter | Why |\n|---|---|\n"
     absent: dict[str, str] = json.loads(ABSENT.read_text("utf-8"))
     yield from (f"| {_safe(meter)} | {_safe(why)} |\n" for meter, why in absent.items())
