@@ -41,7 +41,8 @@ class Lessons:
 @frozen
 class Refusal:
     """A register that the meter would not give. It is asked for again, alone, after a pause that
-    doubles up to a day: a meter that starts up may refuse everything for a while."""
+    doubles up to a day, or stays a minute where it tells who the meter is and no value is taken
+    before: a meter that starts up may refuse everything for a while."""
 
     code: int
     at: Instant
@@ -62,6 +63,7 @@ class RegisterMap:
         self._limits = profile.limits
         everything = (*profile.registers, *profile.identity_registers())
         self._named = tuple(dict.fromkeys(part for one in everything for part in one.parts))
+        self._telling = {(r.function, r.address) for r in profile.identity_registers()}
         self._refused: dict[Address, Refusal] = {}
         self._cuts: set[Address] = set()
         self._fits: dict[int, int] = {}
@@ -126,7 +128,7 @@ class RegisterMap:
                 return read
         # All are in doubt, or refused. What is refused for its length shows as much.
         first = short[0] if short else Read(3, 0, 1)
-        step = 8 if first.function < 3 else 1
+        step = 8 if first.function < 3 else 1 + self._limits.even
         counts = (first.count + n * step for n in range(1, MAX_REGISTERS))
         longer = (Read(first.function, first.address, count) for count in counts)
         return next((read for read in longer if read.shape not in doubted), first)
@@ -160,7 +162,8 @@ class RegisterMap:
         """It was asked for alone and refused; is that news?"""
         address = register.function, register.address
         before = self._refused.get(address)
-        pause = min(2 * before.pause, DAY) if before else MINUTE
+        longest = MINUTE if address in self._telling else DAY
+        pause = min(2 * before.pause, longest) if before else MINUTE
         self._refused[address] = Refusal(code, now, pause)
         self._plans.clear()
         return before is None

@@ -194,6 +194,23 @@ async def test_a_meter_that_will_not_say_its_number_is_not_taken_for_the_right_o
 
 
 @pytest.mark.parametrize("serial", TOLD_BY)
+async def test_a_meter_that_refused_its_number_while_it_started_up_is_read_within_a_minute_after(
+    serial: Register | Inquiry, expected_events
+):
+    expected_events("meter.offline", "meter.still_offline")
+    meter = Meter(serial, "12345678")
+    await meter.read()
+    meter.dead = True
+    for _ in range(10):
+        await meter.read(after=60)
+    meter.dead, meter.refuses = False, {serial}
+    for _ in range(60):
+        assert (await meter.read(after=60)).raw.blocks == ()
+    meter.refuses = set()
+    assert (await meter.read(after=60)).raw.lookup(VALUE) == (42,)
+
+
+@pytest.mark.parametrize("serial", TOLD_BY)
 async def test_without_a_number_in_the_configuration_the_first_that_it_tells_is_the_right_one(
     serial: Register | Inquiry, expected_events, caplog
 ):
