@@ -43,7 +43,9 @@ _FTDI_FIFO: Final = 62
 )
 @click.option("--unit", type=click.IntRange(1, 247), default=1, show_default=True)
 @click.option("--tcp", metavar="HOST:PORT", help="Serve the profiles here (loopback).")
-@click.option("--framing", type=click.Choice(("tcp", "rtu", "ascii")), help="On TCP; else tcp.")
+@click.option(
+    "--framing", type=click.Choice(("tcp", "rtu", "ascii")), help="Else tcp, and rtu on a pty."
+)
 @click.option("--serial", metavar="LINK", help="Serve the profiles on a pty linked at this path.")
 @click.option("--baudrate", type=click.Choice(_BAUDRATES), default="9600", show_default=True)
 @click.option(
@@ -57,6 +59,11 @@ _FTDI_FIFO: Final = 62
     callback=span,
     metavar="SPAN",
     help="What an adapter of the line holds bytes back: 16ms for FTDI as it comes.",
+)
+@click.option(
+    "--fifo",
+    type=click.IntRange(1, 4096),
+    help="Bytes of which an adapter holds none back. Default: 8; with --latency 62, as FTDI.",
 )
 @click.option(
     "--fault",
@@ -76,6 +83,7 @@ def simulate(
     baudrate: str,
     turnaround: int | None,
     latency: int | None,
+    fifo: int | None,
     faults: tuple[str, ...],
     script: str | None,
 ) -> None:
@@ -88,11 +96,13 @@ def simulate(
     """
     parsed = [read_fault(text, "--fault") for text in faults] + read_script(script)
     if profiles:
-        places = _Places(tcp, framing or "tcp", serial, int(baudrate))
+        if serial is not None and tcp is None and framing == "tcp":
+            raise click.UsageError("--framing tcp: on a line it is rtu or ascii")
+        places = _Places(tcp, framing, serial, int(baudrate))
         scene = _of_profiles(_casts(profiles, unit), places, parsed)
     else:
         scene = _of_config(load(find_path(config), tokens=False).config, parsed)
-    scene.pace(turnaround, latency)
+    scene.pace(turnaround, latency, fifo)
     asyncio.run(scene.serve())
 
 
@@ -105,13 +115,15 @@ class _Scene:
         self.meters: list[str] = []
         """YAML to paste for those that are in no configuration."""
 
-    def pace(self, turnaround: int | None, latency: int | None) -> None:
-        """Milliseconds that meters and adapters take."""
+    def pace(self, turnaround: int | None, latency: int | None, fifo: int | None) -> None:
+        """Milliseconds that meters and adapters take, and bytes that an adapter holds."""
         for _, line, _ in self.lines:
             if turnaround is not None:
                 line.turnaround = turnaround / 1000
             if latency:
                 line.latency, line.fifo = latency / 1000, _FTDI_FIFO
+            if fifo is not None:
+                line.fifo = fifo
         for _, endpoint in self.endpoints:
             if turnaround is not None:
                 endpoint.turnaround = turnaround / 1000
@@ -131,7 +143,9 @@ class _Scene:
                     path = str(link)
                 elif link is not None:
                     click.echo(f"{link} cannot be made a link: {name} is at {path}", err=True)
-                where.append(f"  {name}: {{serial: {path}, baudrate: {line.link.baudrate}}}")
+                framing = "" if line.link.framing == "rtu" else f", framing: {line.link.framing}"
+                baudrate = line.link.baudrate
+                where.append(f"  {name}: {{serial: {path}, baudrate: {baudrate}{framing}}}")
             for name, endpoint in self.endpoints:
                 port = await _listening(endpoint)
                 host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
@@ -184,7 +198,7 @@ class _Places:
     """Where profiles are served."""
 
     tcp: str | None
-    framing: Literal["tcp", "rtu", "ascii"]
+    framing: Literal["tcp", "rtu", "ascii"] | None
     serial: str | None
     baudrate: int
 
@@ -237,13 +251,16 @@ def _of_profiles(
         for c in casts
     ]
     if serial is not None:
-        line = SimulatedLine(meters, SerialLink(serial, places.baudrate))
+        framing: Literal["rtu", "ascii"] = "ascii" if places.framing == "ascii" else "rtu"
+        line = SimulatedLine(meters, SerialLink(serial, places.baudrate, framing=framing))
         scene.lines.append(("line", line, Path(serial)))
     if tcp is not None or serial is None:
         host, _, port = (tcp or "127.0.0.1:0").rpartition(":")
         if host not in _LOOPBACK or not port.isdecimal() or int(port) > 65_535:
             raise click.UsageError(f"--tcp {tcp}: write 127.0.0.1:5020; loopback only")
-        endpoint = SimulatedEndpoint(meters, framing=places.framing, host=host, port=int(port))
+        endpoint = SimulatedEndpoint(
+            meters, framing=places.framing or "tcp", host=host, port=int(port)
+        )
         scene.endpoints.append(("meter", endpoint))
     return scene
 

@@ -7,13 +7,14 @@ its own, so that its times hold whatever the event loop does.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import heapq
 import math
 import os
 import random
 import select
 import ssl
-import termios
+import struct
 import threading
 import time
 import tty
@@ -31,10 +32,9 @@ from gateway.modbus.simulator import SimulatedMeter
 FIFO: Final = 8
 """Bytes that a UART hands over at a time."""
 
-_SPEEDS: Final = {
-    getattr(termios, f"B{baud}"): baud
-    for baud in (1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)
-}
+_TCGETS2: Final = 0x802C542A
+"""Reads a port's settings with the baud rate as a number: Linux, asm-generic/ioctls.h and struct
+termios2, of which the output speed is the last of 44 bytes."""
 _SPIN: Final = 0.0002
 _LOOK: Final = 0.1
 """Seconds of silence after which half a request is forgotten."""
@@ -107,9 +107,10 @@ class SimulatedLine:
                 talk.forget()
             talk.send(now + _SPIN, ours)
 
-    def speed(self) -> int | None:
-        """The baud rate that was set at the port."""
-        return _SPEEDS.get(termios.tcgetattr(self._ends[1])[4])
+    def speed(self) -> int:
+        """The baud rate that was set at the port, whatever it is."""
+        settings = fcntl.ioctl(self._ends[1], _TCGETS2, bytes(44))
+        return int(struct.unpack("=I", settings[-4:])[0])
 
 
 class _Talk:
@@ -152,7 +153,9 @@ class _Talk:
     def _asked(self, unit: int, frame: bytes, pdu: bytes) -> None:
         line, began = self._line, self._began
         line.requests += 1
-        speed = line.speed() or line.link.baudrate
+        speed = line.speed()
+        if not speed:  # the line is hung up
+            return
         link = evolve(line.link, baudrate=speed)
         early = began < self._quiet_since + silence_time(link)
         begins = max(began, self._quiet_since)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import minimalmodbus
 import pytest
+import serial
 from pyModbusTCP.client import ModbusClient
 
 from gateway.cli.main import run
@@ -58,9 +59,9 @@ def registers(port: int, unit: int, address: int, count: int) -> list[int] | Non
     return found
 
 
-def line(path: str | Path, unit: int) -> minimalmodbus.Instrument:
+def line(path: str | Path, unit: int, framing: str = "rtu") -> minimalmodbus.Instrument:
     """An independent master on a serial line."""
-    master = minimalmodbus.Instrument(str(path), unit)
+    master = minimalmodbus.Instrument(str(path), unit, framing)
     master.serial.baudrate = 9600
     master.serial.timeout = 1
     return master
@@ -92,6 +93,33 @@ def test_a_profile_is_served_on_a_serial_line_that_is_gone_afterwards(
     assert 200 < volts < 260
     assert one.end() == 0
     assert not port.is_symlink()
+
+
+@pytest.mark.parametrize("framing", ["rtu", "ascii"])
+def test_a_line_speaks_the_framing_that_was_asked_for(
+    framing: str, served: list[Background], tmp_path: Path
+) -> None:
+    port = tmp_path / "line"
+    one = started(
+        served, tmp_path, "--profile", "eastron-sdm120", "--serial", port, "--framing", framing
+    )
+    master = line(port, 1, framing)
+    assert 200 < master.read_float(0, functioncode=4) < 260
+    assert one.end() == 0
+    assert (f"framing: {framing}" in one.out) == (framing == "ascii")
+
+
+def test_an_adapter_holds_as_many_bytes_as_was_asked_for(
+    served: list[Background], tmp_path: Path
+) -> None:
+    """An answer of 9 bytes at 1200 baud: without `--fifo` eight come, and one 8 ms later."""
+    port = tmp_path / "line"
+    on_a_line = ("--serial", port, "--baudrate", "1200")
+    started(served, tmp_path, "--profile", "eastron-sdm120", *on_a_line, "--fifo", "4096")
+    with serial.Serial(str(port), 1200, timeout=PATIENCE) as opened:
+        opened.write(frame(1, 4, 0, 0, 0, 2))
+        assert len(opened.read(1)) == 1
+        assert opened.in_waiting == 8
 
 
 def test_every_meter_of_a_configuration_is_served_where_the_configuration_says(
@@ -211,6 +239,7 @@ def test_a_path_that_is_taken_is_left_alone(served: list[Background], tmp_path: 
         (["--profile", "abb-b23", "--tcp", "127.0.0.1"], 2, "127.0.0.1:5020"),
         (["--profile", "abb-b23", "--tcp", "127.0.0.1:99999"], 2, "127.0.0.1:5020"),
         (["--profile", "abb-b23", "--baudrate", "1234"], 2, "9600"),
+        (["--profile", "abb-b23", "--serial", "x", "--framing", "tcp"], 2, "rtu or ascii"),
         (["--profile", "abb-b23", "--unit", "0"], 2, "1<=x<=247"),
         (["--profile", "abb-b23", "--fault", "sillent"], 2, "kinds: silent, late"),
         (["--profile", "abb-b23", "--fault", "silent:lift"], 1, "try: one of abb-b23"),

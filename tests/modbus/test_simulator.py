@@ -265,7 +265,8 @@ def test_two_meters_of_one_unit_each_answer_at_their_own_baud_rate() -> None:
     ]
     line = SimulatedLine(meters, SerialLink("", 9600))
     with port(line, 9600) as opened:
-        for baudrate, number in ((9600, 1111), (19200, 2222), (9600, 1111), (2400, None)):
+        rates = ((9600, 1111), (19200, 2222), (9600, 1111), (2400, None), (12345, None))
+        for baudrate, number in rates:
             opened.baudrate = baudrate
             opened.timeout = 20 if number else 0.5
             opened.write(request(1, Read(3, 64512, 2)))
