@@ -98,6 +98,8 @@ class BusRounds:
         self._reason = before
         self._drift: Millis | None = None
         self._retry: Instant | None = None
+        self._mend: Millis | None = None
+        """When a link that is down is to be tried again: boot time, which nobody sets."""
         shortest = min((send.every for m in meters for send in m.settings.send), default=bus.poll)
         self._untimed_apart: Millis = max(UNTIMED_APART, shortest // 5)
         self._next_untimed: Millis = 0
@@ -163,6 +165,8 @@ class BusRounds:
         instants = [end + 1 for end in ends if end is not None]
         if self._retry is not None:
             instants.append(self._retry)
+        if self._mend is not None:
+            instants.append(now + self._mend - self._clock.boottime())
         return max(0, min(instants) - now) / 1000 if instants else None
 
     async def _turn(self) -> None:
@@ -171,6 +175,8 @@ class BusRounds:
             await self._clock.sleep(early / 1000)
         now = self._clock.now()
         polled, self._poll_is_due = self._poll_is_due, False
+        # A link that is back is not to wait for its next poll.
+        polled |= self._mend is not None and self._clock.boottime() >= self._mend
         again = self._is_due or (self._retry is not None and now >= self._retry)
         self._is_due = False
         if self._clock_was_set(now):
@@ -197,6 +203,10 @@ class BusRounds:
                 self._keep(sample.meter, self._meters[sample.meter].take(sample, now))
             # A meter that is silent makes no line too slow for the others.
             self._watch_load(found.duration - found.in_vain, polled=polled)
+            self._mend = None
+            if found.down_for is not None:
+                # Never a little before its time: the link would not be tried.
+                self._mend = self._clock.boottime() + int(found.down_for * SECOND) + 2
             now = self._clock.now()
         retries = [meter.retry(now) for meter in self._meters.values()]
         self._retry = min((at for at in retries if at is not None), default=None)

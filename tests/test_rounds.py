@@ -53,8 +53,9 @@ class Line:
                 raise self.error
             samples.append(self.sample(ask.registers))
         up = self.fault != "link_down"
-        took = self.clock.monotonic() - began
-        return Round(tuple(samples), len(asks), int(self.in_vain > 0), up, took, self.in_vain)
+        took, down_for = self.clock.monotonic() - began, None if up else 4.0
+        errors = int(self.in_vain > 0)
+        return Round(tuple(samples), len(asks), errors, up, took, self.in_vain, down_for)
 
     def sample(self, registers: Sequence[Register]) -> Sample:
         now, boottime = self.clock.now(), self.clock.boottime()
@@ -252,6 +253,20 @@ async def test_what_silent_meters_take_makes_no_bus_too_slow_for_the_others():
     house.line.takes, house.line.in_vain = 6, 2
     async with house.running():
         await house.clock.pass_until(NOON + MINUTE)
+
+
+async def test_a_link_that_is_back_is_asked_before_the_next_poll_and_no_sooner_than_it_is_worth():
+    house = House(NOON - SECOND, counter(), poll=15 * MINUTE)
+    house.line.fault = "link_down"
+    async with house.running():
+        await house.clock.pass_until(NOON + 10 * MINUTE)
+        tries = len(house.line.asked)
+        house.line.fault = ""
+        await house.clock.pass_until(NOON + 10 * MINUTE + 5 * SECOND)
+        assert len(house.line.asked) == tries + 1
+        await house.clock.pass_until(NOON + 14 * MINUTE)
+    assert len(house.line.asked) == tries + 1
+    assert 140 < tries <= 151
 
 
 async def test_the_time_it_was_stopped_is_a_gap_with_that_reason():

@@ -20,6 +20,7 @@ import traceback
 from collections import deque
 from typing import Any, Final
 
+from attrs import frozen
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 from pymodbus.exceptions import ConnectionException, ModbusIOException
 from pymodbus.framer import FramerType
@@ -92,6 +93,29 @@ class _ServerIdAnswer(_IdentificationAnswer):
     function_code = SERVER_ID
 
 
+@frozen
+class _Drain:
+    """The silence to wait for after a request of a unit failed."""
+
+    unit: int
+    seconds: float
+    """Before it is asked again itself."""
+    for_others: float
+    """Before another one is, whose answer would not be taken for its own."""
+    since: float
+    """From when on they count."""
+    end: float
+    """When to give it up."""
+
+    def of(self, unit: int) -> tuple[float, float, float]:
+        """Seconds of silence before that unit is asked, since when, and when to give it up."""
+        seconds = self.seconds if unit == self.unit else self.for_others
+        return seconds, self.since, self.end
+
+
+_NO_DRAIN: Final = _Drain(-1, 0.0, 0.0, 0.0, 0.0)
+
+
 class Bus:
     """A bus asked by one task: requests never overlap.
 
@@ -113,20 +137,20 @@ class Bus:
         """When the last bit of the last request left."""
         self._heard = 0.0
         """When the line was last known to be in use."""
-        self._drain = (0.0, 0.0, 0.0)
-        """Seconds of silence to wait for, from when on they count, when to give it up."""
+        self._drain = _NO_DRAIN
         self._unasked = b""
         """What came while nothing was asked."""
         self._missed: dict[int, float] = {}
         """Units whose answer did not come in time, and when it was given up."""
         self.overheard: deque[Overheard] = deque(maxlen=_REMEMBERED)
         self.busy = 0.0
-        """Seconds that requests have taken, over the life of this object."""
+        """Seconds that requests have taken, with the silence before each, since this was made."""
         self.turnaround = 0.0
         """Seconds between the end of the last request and the start of its answer."""
         self.character = 0.0
         self._silence = settings.pause / 1000
         self._over_socket = not isinstance(settings.link, SerialLink)
+        self._hears_itself = isinstance(settings.link, SerialLink) and settings.link.echo
         if isinstance(settings.link, SerialLink):
             self.character = character_time(settings.link)
             self._silence = max(self._silence, silence_time(settings.link))
@@ -273,9 +297,9 @@ class Bus:
             raise ValueError("unit 0 on a line is for broadcasts")
         if not self.is_open:
             raise LinkDown(self.settings.name, "not open")
-        await self._calm(max(self._silence, pause))
         began = self._clock.monotonic()
         try:
+            await self._calm(unit, max(self._silence, pause))
             return await self._ask(unit, question, timeout, start)
         except asyncio.CancelledError:
             await self.close()  # its answer must not meet the next request
@@ -284,12 +308,12 @@ class Bus:
             self._asked = None
             self.busy += self._clock.monotonic() - began
 
-    async def _calm(self, silence: float) -> None:
-        """Wait until the line was quiet for long enough."""
-        seconds, since, end = self._drain
+    async def _calm(self, unit: int, silence: float) -> None:
+        """Wait until the line was quiet for long enough to ask this unit."""
+        seconds, since, end = self._drain.of(unit)
         while (now := self._clock.monotonic()) < min(max(since, self._heard) + seconds, end):
             await self._clock.sleep(min(max(since, self._heard) + seconds, end) - now)
-        self._drain = (0.0, 0.0, 0.0)
+        self._drain = _NO_DRAIN
         if self._over_socket and self._link.framing in ("rtu", "ascii"):
             await asyncio.sleep(0)  # what lies in the socket is read in the loop's next turn,
             await asyncio.sleep(0)  # and forgotten when the request is sent
@@ -344,15 +368,15 @@ class Bus:
             # Whatever is still on its way may arrive now. Silence counts from the end of our
             # wait, noise from its last byte.
             if seen == "crc":
-                self._drain = (timeout, self._heard, now + _DRAINS * timeout)
+                self._drain = _Drain(unit, timeout, timeout, self._heard, now + _DRAINS * timeout)
             else:
-                quiet = max(0.0, min(timeout, self._longest - self._wait(question, timeout)))
-                self._drain = (quiet, now, now + _DRAINS * timeout)
+                left = max(0.0, min(timeout, self._longest - self._wait(question, timeout)))
+                self._drain = _Drain(unit, timeout, left, now, now + _DRAINS * timeout)
         elif verdict not in ("unit", "function", "length"):
             await self.close()  # a late answer dies with its connection
         if seen in ("nothing", "echo"):
             self._missed[unit] = now
-            if seen == "echo":
+            if seen == "echo" and not self._hears_itself:
                 self.overheard.append(Overheard(now, "echo", unit))
             raise MeterTimeout(name, unit, block, "no answer") from error
         raise BadAnswer(name, unit, block, _SAID[seen], reason=seen) from error

@@ -85,6 +85,8 @@ def _silence(unit: UnitReport, others: Sequence[UnitReport], link: LinkReport) -
         return "all that answered before are silent: a cable that is cut or unplugged, or no power"
     if any(one.kind == "echo" for one in link.overheard):
         return "only our own requests come back: the wires A and B, or nothing is connected"
+    if not others:
+        return "nobody on this line answers: A and B swapped, or another baud rate, parity or unit"
     return "nobody on this line answers: A and B swapped, or another baud rate or parity"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterable
 from typing import Final, Literal, Protocol
 
@@ -21,7 +22,8 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 LONGEST_OF_A_PORT: Final = 4.0
 """A port of this machine costs nothing to try, and an adapter is to be found again within 5 s."""
-_RECENT: Final = 3600.0  # seconds for which what was overheard tells something
+_RECENT: Final = 3600.0  # seconds for which what was overheard tells something, and of the load
+_MARK: Final = 60.0  # seconds between two looks at how busy the wire was
 
 
 @frozen
@@ -78,7 +80,8 @@ class LinkReport:
     """Monotonic instant of the last change."""
     error: str
     busy: float
-    """Its load: share of the time since the start in which requests were under way."""
+    """Its load: share of the last hour in which requests, and the silences that they need, were
+    under way."""
     on_a_line: bool
     """A serial line, not a connection."""
     overheard: tuple[Overheard, ...] = ()
@@ -97,7 +100,9 @@ class Line:
         self._settings = settings
         self._clock = clock
         self._random = random
-        self._began = self._since = clock.monotonic()
+        self._since = clock.monotonic()
+        self._marks = deque([(self._since, wire.busy)])
+        """How long the wire had been busy, and when: from an hour ago on."""
         self._up: bool | None = None
         self._error = ""
         self._answers = 0
@@ -111,6 +116,7 @@ class Line:
 
     async def ready(self, *, at_once: bool = False) -> bool:
         """Open the link unless it is open, or was lost a moment ago (`at_once`: even then)."""
+        self._mark()
         if self.wire.is_open:
             return True
         if self._clock.monotonic() < self._next_try and not at_once:
@@ -121,6 +127,13 @@ class Line:
             self.lost(error)
             return False
         return True
+
+    def _mark(self) -> None:
+        now, marks = self._clock.monotonic(), self._marks
+        if now >= marks[-1][0] + _MARK:
+            marks.append((now, self.wire.busy))
+            while marks[1][0] <= now - _RECENT:
+                marks.popleft()
 
     async def renewed(self) -> bool:
         """Did a link that had answered before, and was closed by the other end, open again?
@@ -173,10 +186,17 @@ class Line:
             self._up, self._since = False, self._clock.monotonic()
             log("bus.down", bus=self._settings.name, link=self._settings.link.address, error=why)
 
+    def down_for(self) -> float | None:
+        """Seconds until a link that is down is worth another try; None where it is not down."""
+        if self._up is not False:
+            return None
+        return max(FIRST_PAUSE, self._next_try - self._clock.monotonic())
+
     def report(self) -> LinkReport:
         """For `status`."""
-        elapsed = max(self._clock.monotonic() - self._began, 1e-9)
-        share = min(1.0, self.wire.busy / elapsed)
+        self._mark()
+        at, busy = self._marks[0]
+        share = min(1.0, (self.wire.busy - busy) / max(self._clock.monotonic() - at, 1e-9))
         name, link = self._settings.name, self._settings.link.address
         on_a_line = isinstance(self._settings.link, SerialLink)
         latest = self._clock.monotonic() - _RECENT

@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from gateway.clock import DAY, HOUR, SECOND, Clock, Millis
 from gateway.errors import LinkDown
@@ -53,6 +53,8 @@ class Round:
     duration: float
     in_vain: float = 0.0
     """Seconds of requests that nothing came of."""
+    down_for: float | None = None
+    """Seconds until a link that is down is worth another try; None where it is not down."""
 
 
 @define
@@ -79,7 +81,9 @@ class Poller:
         """`wire`: what is asked over; a `Bus` of its own where none is given."""
         self._settings = settings
         self._clock = clock
-        self._wire = wire or Bus(settings, clock, random=random)
+        opening = max(m.profile.limits.pause_after_open for m in meters) if meters else 0
+        paused = evolve(settings, pause_after_open=max(settings.pause_after_open, opening))
+        self._wire = wire or Bus(paused, clock, random=random)
         self._line = Line(settings, self._wire, clock, random)
         self._budget = Budget(clock.monotonic())
         self._asking = asyncio.Lock()
@@ -206,6 +210,7 @@ class Poller:
             self._line.up,
             self._clock.monotonic() - began,
             now.in_vain - before.in_vain,
+            self._line.down_for(),
         )
 
     async def _hang_up(self) -> None:

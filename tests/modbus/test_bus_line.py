@@ -121,6 +121,20 @@ async def test_an_answer_after_the_timeout_is_never_taken_for_the_next_one():
     assert block.words == (200, 201, 202, 203)
 
 
+@pytest.mark.parametrize(("unit", "quiet"), [(1, 0.6), (2, 0.35)])
+async def test_a_unit_is_asked_again_after_as_long_a_silence_as_was_waited_another_one_sooner(
+    unit: int, quiet: float
+):
+    """Both together take others no more than the bus's timeout."""
+    with line(lambda request: at_once(request) if asked(request)[2] == 200 else []) as served:
+        async with opened(SerialLink(served.path, 115200)) as bus:
+            with pytest.raises(MeterTimeout):
+                await bus.read(1, READ, timeout=0.6)
+            failed = time.monotonic()
+            await bus.read(unit, Read(3, 200, 1), timeout=5)
+    assert quiet <= served.at[1] - failed
+
+
 async def test_a_line_that_is_never_quiet_is_given_up_draining():
     def chatter(request: bytes):
         if asked(request)[2] == 100:
@@ -366,3 +380,11 @@ async def test_an_echo_with_nothing_behind_it_is_remembered():
             with pytest.raises(MeterTimeout):
                 await bus.read(1, READ, timeout=0.1)
     assert [(one.kind, one.unit) for one in bus.overheard] == [("echo", 1)]
+
+
+async def test_an_echo_that_is_expected_tells_nothing():
+    with line(lambda request: [(0, request)]) as served:
+        async with opened(SerialLink(served.path, 115200, echo=True)) as bus:
+            with pytest.raises(MeterTimeout):
+                await bus.read(1, READ, timeout=0.1)
+    assert not bus.overheard

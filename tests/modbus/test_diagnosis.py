@@ -26,12 +26,14 @@ LINE, TCP = SerialLink("/dev/riser"), TcpLink("10.0.0.7")
 
 
 class Diagnosed:
-    """Units 1 to 3 of a bus that do as they are told, and what is said of the first."""
+    """Units 1 to `units` of a bus that do as they are told, and what is said of the first."""
 
-    def __init__(self, behave: Behaviour, link: Link = LINE) -> None:
+    def __init__(self, behave: Behaviour, link: Link = LINE, units: int = 3) -> None:
         self.clock = QuickClock()
         self.wire = ToldWire(self.clock, behave)
-        self.meters = [MeterSettings(f"m{unit}", "riser", unit, PROFILE, ()) for unit in (1, 2, 3)]
+        self.meters = [
+            MeterSettings(f"m{unit}", "riser", unit, PROFILE, ()) for unit in range(1, units + 1)
+        ]
         self.poller = Poller(
             BusSettings("riser", link),
             self.meters,
@@ -88,6 +90,12 @@ async def test_nothing_is_said_of_meters_that_answer():
 async def test_the_cause_fits_what_the_units_do(behave, link, words, expected_events):
     expected_events("meter.offline", "meter.noisy", "meter.still_offline")
     assert words in await Diagnosed(behave, link).rounds()
+
+
+async def test_the_only_meter_of_a_line_may_have_another_unit(expected_events):
+    expected_events("meter.offline", "meter.still_offline")
+    words = await Diagnosed(silent, units=1).rounds()
+    assert "A and B swapped, or another baud rate, parity or unit" in words
 
 
 async def test_long_answers_that_come_damaged_while_short_ones_do_not_point_to_termination(

@@ -93,3 +93,16 @@ async def test_the_load_of_a_line_is_the_share_of_time_in_which_requests_are_und
     await wire.read(1, READ, timeout=1)
     await clock.sleep(0.08)
     assert line.report().busy == pytest.approx(0.2)
+
+
+async def test_the_load_is_that_of_the_last_hour():
+    line, wire, clock = made()
+    for _ in range(2 * 3600):
+        await line.ready()
+        await wire.read(1, READ, timeout=1)
+        await clock.sleep(0.98)
+    assert line.report().busy == pytest.approx(0.02, rel=0.01)
+    for _ in range(61):
+        await line.ready()
+        await clock.sleep(60)
+    assert line.report().busy == pytest.approx(0, abs=1e-3)

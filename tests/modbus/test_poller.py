@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from decimal import Decimal
 
 import pytest
+from attrs import evolve
 
-from gateway.clock import DAY
+from gateway.clock import DAY, SystemClock
 from gateway.errors import BadAnswer, DeviceException
-from gateway.metering.profile import DeviceProfile
+from gateway.metering.profile import DeviceProfile, Limits
 from gateway.metering.reading import Block
 from gateway.metering.register import Encoding, Register
 from gateway.metering.settings import MeterSettings
 from gateway.modbus.plan import Read
 from gateway.modbus.poller import Ask, Poller, Round
+from gateway.modbus.served import SimulatedEndpoint, wall
 from gateway.modbus.settings import BusSettings, SerialLink, TcpLink
+from gateway.modbus.simulator import SimulatedMeter
 from tests.modbus.wires import QuickClock, ToldWire, truth
 
 REGISTERS = tuple(
@@ -230,6 +234,28 @@ async def test_a_device_that_takes_one_client_is_left_alone_between_rounds():
     assert not polled.wire.is_open
     await polled.round()
     assert polled.wire.opened == 2
+
+
+@pytest.mark.parametrize(("of_bus", "of_profiles"), [(0, (0, 300)), (300, (100, 0))])
+async def test_the_longest_pause_after_opening_is_kept_of_those_that_bus_and_profiles_ask_for(
+    of_bus: int, of_profiles: tuple[int, ...]
+):
+    meters = [
+        MeterSettings(
+            f"m{unit}", "riser", unit, evolve(PROFILE, limits=Limits(pause_after_open=pause)), ()
+        )
+        for unit, pause in enumerate(of_profiles, 1)
+    ]
+    endpoint = SimulatedEndpoint([SimulatedMeter(m.profile, m.unit, wall()) for m in meters])
+    link = TcpLink("127.0.0.1", await endpoint.open())
+    settings = BusSettings("riser", link, pause_after_open=of_bus)
+    poller = Poller(settings, meters, SystemClock(), random=random.Random(1))
+    began = time.monotonic()
+    (sample,) = (await poller.round([Ask(meters[0], REGISTERS)])).samples
+    assert time.monotonic() - began >= 0.3
+    assert sample.raw.blocks
+    await poller.close()
+    await endpoint.close()
 
 
 async def test_what_was_learnt_is_recalled_by_the_poller_after_it(expected_events):

@@ -152,8 +152,9 @@ class LateWire(ToldWire):
         raise MeterTimeout("riser", unit, str(read), "no answer")
 
     async def _drain(self) -> None:
-        """As the bus does: until nothing has come for so long as was waited, or for three times
-        that, both together at most the longest wait; what comes meanwhile is forgotten."""
+        """As the bus does before it asks another unit: until nothing has come for so long as was
+        waited, or for three times that, both together at most the longest wait; what comes
+        meanwhile is forgotten."""
         end = self.clock.monotonic() + 3 * self._quiet_for
         while self._quiet_for and (now := self.clock.monotonic()) < end:
             if not self._coming or self._coming[0][0] > now + self._quiet_for:

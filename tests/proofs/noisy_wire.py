@@ -160,7 +160,8 @@ class NoisyWire:
         self._last[unit] = begins
 
     async def _calm(self) -> None:
-        """As the bus does: until nothing has come for so long, or for three times that."""
+        """As the bus does before it asks another unit: until nothing has come for so long, or for
+        three times that."""
         clock, quiet = self._clock, self._quiet
         end = clock.monotonic() + 3 * quiet
         while quiet and (now := clock.monotonic()) < end:
