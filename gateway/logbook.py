@@ -76,9 +76,11 @@ _event(
     "gateway.summary",
     "info",
     "read missed sent stored pending in_flight confirmed parked dropped held balanced oldest"
-    " meters_online meters left_out clock buffer_bytes next_request",
+    " meters_online meters busiest most_failed slowest left_out clock buffer_bytes next_request",
     "Once an hour: what was read and sent since the last summary, and where every value is. "
-    "stored = pending + in_flight + confirmed + parked + dropped.",
+    "stored = pending + in_flight + confirmed + parked + dropped. `busiest` is the bus with the "
+    "highest load, `most_failed` the meter of whose last requests most failed and how, `slowest` "
+    "the one that takes longest to begin its answer; `status --json` has them of all.",
     "Look closer when meters_online is below meters, or when pending grows from hour to hour.",
 )
 _event(

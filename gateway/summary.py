@@ -9,6 +9,7 @@ from gateway.clock import Clock
 from gateway.energinet.holding import with_held
 from gateway.energinet.slot import Now
 from gateway.logbook import log
+from gateway.modbus.figures import worst
 from gateway.plant import Plant
 from gateway.status import iso, online
 
@@ -61,6 +62,7 @@ class Summary:
             oldest=iso(oldest),
             meters_online=sum(online(plant).values()),
             meters=len(plant.meters),
+            **worst((poller.link(), poller.units()) for poller in plant.pollers.values()),
             left_out=sum(len(sender.missing) for sender in senders) or None,
             clock="synchronised" if self._clock.synchronised() else "not synchronised",
             buffer_bytes=store.size,
