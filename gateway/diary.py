@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections import deque
@@ -9,12 +10,16 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 from gateway.clock import Clock, Millis
-from gateway.commits import log_failure
+from gateway.commits import either, log_failure
 from gateway.errors import StoreError
 from gateway.logbook import LOGGER, Entry, content
 
 EVERY: Final = 15.0
 """Seconds between two looks: what was said meanwhile goes in one commit."""
+AT_ONCE: Final = logging.ERROR
+"""From this level on it does not wait: the power may be gone the next moment."""
+_REST: Final = 1.0
+"""Seconds between two commits at least."""
 MOST_WAITING: Final = 500
 """Entries that wait in memory while the buffer takes nothing; the newest."""
 _NOT_KEPT: Final = ("gateway.summary",)
@@ -35,6 +40,9 @@ class Diary(logging.Handler):
         self._shelf = shelf
         self._clock = clock
         self._waiting: deque[tuple[Millis, logging.LogRecord]] = deque(maxlen=MOST_WAITING)
+        self._urgent = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Where `run` waits."""
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -49,12 +57,20 @@ class Diary(logging.Handler):
         """Take a line; called with the lock of handlers held."""
         if getattr(record, "event", "") not in _NOT_KEPT:
             self._waiting.append((self._clock.boottime(), record))
+            if record.levelno >= AT_ONCE and self._loop is not None:
+                self._loop.call_soon_threadsafe(self._urgent.set)
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        while True:
-            await self._clock.sleep(EVERY)
-            await self.write()
+        self._loop = asyncio.get_running_loop()
+        try:
+            while True:
+                await either(self._urgent, EVERY, self._clock)
+                self._urgent.clear()
+                await self.write()
+                await self._clock.sleep(_REST)
+        finally:
+            self._loop = None
 
     async def write(self) -> None:
         """Have kept what waits; where the buffer takes nothing, later."""

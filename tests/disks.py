@@ -14,14 +14,14 @@ import pytest
 
 @contextlib.contextmanager
 def small_ext4(folder: Path) -> Iterator[Path]:
-    """An ext4 of 12 MB."""
+    """An ext4 with 11 MB of room, in blocks as a card has them."""
     if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
         pytest.skip("needs root and Debian's e2fsprogs")
     image, disk = folder / "image", folder / "disk"
     disk.mkdir()
     with image.open("wb") as file:
-        file.truncate(12_000_000)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
+        file.truncate(15_500_000)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-b", "4096", image], check=True)
     if subprocess.run(["mount", "-o", "loop", image, disk], check=False).returncode != 0:
         pytest.skip("loop devices cannot be mounted here")
     try:

@@ -69,6 +69,30 @@ async def test_what_was_said_is_kept_soon_and_each_line_once() -> None:
     assert first.fields["bus"] == "riser"
 
 
+async def test_an_error_is_kept_at_once_from_any_thread_and_many_in_one_commit_a_second(
+    expected_events: Expected,
+) -> None:
+    expected_events("buffer.dropped")
+    shelf, clock = Shelf(), FakeClock(START)
+    diary = Diary(shelf, clock)
+    with diary.open():
+        running = asyncio.create_task(diary.run())
+        await clock.settle()
+        log("bus.up", bus="riser", link="/dev/ttyUSB0")
+        await clock.settle()
+        assert shelf.kept == []
+        await asyncio.to_thread(log, "buffer.dropped", reason="max_size", count=1)
+        await clock.settle()
+        assert [entry.event for entry in shelf.kept] == ["bus.up", "buffer.dropped"]
+        for nth in range(10):
+            log("buffer.dropped", reason="memory", count=nth)
+        await clock.settle()
+        assert len(shelf.kept) == 2
+        await clock.pass_(1)
+        assert len(shelf.kept) > 2
+        running.cancel()
+
+
 async def test_summaries_and_single_requests_are_not_kept() -> None:
     shelf = Shelf()
     diary = Diary(shelf, FakeClock(START))

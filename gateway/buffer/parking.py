@@ -22,7 +22,9 @@ TOO_OLD: Final = "too_old"
 IN_FUTURE: Final = "in_future"
 """Why a value is parked whose stamp the clock does not allow: it may have been the clock."""
 
-NEVER: Final = frozenset({"damaged", NO_TIME})
+DAMAGED: Final = "damaged"
+
+NEVER: Final = frozenset({DAMAGED, NO_TIME})
 """Why values are parked that can never be sent, whatever the clock says."""
 
 
@@ -96,7 +98,8 @@ def let_go(
     stay: Counter[str] = Counter()
     for row in rows:
         if row.reason in NEVER:
-            stay[row.reason] += 1
+            if row.reason != DAMAGED:  # of these not every row is there, but all are counted
+                stay[row.reason] += 1
         elif not first <= row.stamp <= last:
             stay[TOO_OLD if row.stamp < first else IN_FUTURE] += 1
         elif row.whole:
@@ -106,6 +109,8 @@ def let_go(
     for line in _of(index, keys):
         if line.parked and reason in ("", line.parked):
             change.park(line, "")
+        if reason in ("", DAMAGED) and (gone := line.totals.get(parked(DAMAGED), 0)):
+            stay[DAMAGED] += gone
     return change, count, stay
 
 
@@ -118,8 +123,8 @@ def give_up(
     count = 0
     for row in rows:
         count += change.mark(index.by_key[row.key], {row.n: row.id}, dropped(DISCARDED))
-    damaged = parked("damaged")
-    for line in _of(index, keys) if reason in ("", "damaged") else ():
+    damaged = parked(DAMAGED)
+    for line in _of(index, keys) if reason in ("", DAMAGED) else ():
         gone = {n: index.top for span in line.spans if span.state == damaged
                 for n in range(span.first, span.last + 1)}  # fmt: skip
         count += change.mark(line, gone, dropped(DISCARDED))

@@ -62,14 +62,15 @@ def prepare(path: Path, now: Instant) -> Found:
     try:
         if path.stat().st_size == 0:  # SQLite would take it for a new database
             raise StoreDamaged(f"{path} is empty")
-        if wal.exists() and Log(wal, schema.PAGE_SIZE).cut_short(path, wal):
-            raise StoreDamaged(f"{wal} was altered")
-        connection = schema.connect(path)
-        try:
-            schema.migrate(connection, path, schema.verify(connection, path))
-            load(connection)
-        finally:
-            connection.close()
+        # Who opens it for writing may alter it, and who closes it last takes the WAL away, and on a
+        # full disk its room is gone: so one that only reads comes first and goes last.
+        with contextlib.closing(schema.connect_read_only(path)) as looking:
+            schema.identify(looking, path)
+            if wal.exists() and Log(wal, schema.PAGE_SIZE).cut_short(path, wal):
+                raise StoreDamaged(f"{wal} was altered")
+            with contextlib.closing(schema.connect(path)) as connection:
+                schema.migrate(connection, path, schema.verify(connection, path))
+                load(connection)
     except schema.SUSPECT as error:
         if not schema.is_damage(error, path):
             raise
@@ -92,6 +93,7 @@ def _may_be_written(path: Path) -> None:
 def make(path: Path) -> None:
     """An empty buffer, whole and durable before it has its name."""
     new = files.beside(path, ".new")
+    schema.begin(new)
     connection = schema.connect(new)
     try:
         schema.create(connection)
@@ -119,6 +121,7 @@ def rebuild(path: Path, now: Instant, *, known: Index | None = None) -> Found:
         files.free_ballast(path)
     if schema.free_bytes(path) < size:
         files.forget_aside(path, 0)
+    schema.begin(new)
     connection = schema.connect(new)
     try:
         schema.create(connection)
@@ -147,6 +150,7 @@ def bring_back(connection: sqlite3.Connection, path: Path, now: Instant) -> Foun
     """
     new = files.beside(path, ".new")
     _remove(new)
+    schema.begin(new)
     target = sqlite3.connect(new, isolation_level=None)
     try:
         connection.backup(target)

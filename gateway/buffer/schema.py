@@ -93,6 +93,11 @@ QUICK_CHECK_BYTES: Final = 32_000_000
 """Files up to this are checked as a whole at each start; larger ones as they are read."""
 
 
+def begin(path: Path) -> None:
+    """An empty file for this user alone; SQLite gives the files beside it the same mode."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """The one writing connection. Every commit is on the device when COMMIT returns."""
     connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
@@ -193,6 +198,7 @@ def migrate(
         return
     copy = Path(f"{path}.v{version}")
     copy.unlink(missing_ok=True)
+    begin(copy)
     connection.execute("VACUUM INTO ?", (str(copy),))
     for step in range(version, target):
         connection.executescript(

@@ -170,10 +170,20 @@ class Store(Reads):
     def _close(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("PRAGMA busy_timeout = 500")  # a reader does not hold up a stop
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.close()
+            with contextlib.ExitStack() as last:
+                with contextlib.suppress(sqlite3.Error):
+                    checkpoint = "TRUNCATE"
+                    if not files.lay_ballast(self._path):
+                        # Nobody could give the next start the room of the WAL again: a reader that
+                        # closes last leaves it where it is.
+                        checkpoint = "PASSIVE"
+                        reader = schema.connect_read_only(self._path)
+                        last.callback(reader.close)
+                    connection.execute(
+                        "PRAGMA busy_timeout = 500"
+                    )  # a reader does not hold up a stop
+                    connection.execute(f"PRAGMA wal_checkpoint({checkpoint})")
+                connection.close()
 
     # ---------------------------------------------------------------------------------- storing
 
@@ -383,16 +393,27 @@ class Store(Reads):
             raise
 
     def _change(self, change: Change, *, slot: tuple[str, bytes] | None = None) -> None:
-        """Commit a change; on a full disk the ballast makes room for it."""
+        """Commit a change."""
         if not change and slot is None:
             return
-        try:
-            self._commit_change(change, slot)
-        except sqlite3.Error as error:
-            if not self._is_full(error) or not files.free_ballast(self._path):
-                raise
-            self._commit_change(change, slot)
+        self._with_room(lambda: self._commit_change(change, slot))
         change.apply()
+
+    def _with_room(self, work: Callable[[], T]) -> T:
+        """Do it; on a full disk the ballast makes room for it, or a WAL that is begun anew."""
+        try:
+            return work()
+        except sqlite3.Error as error:
+            if not self._is_full(error):
+                raise
+            if not files.free_ballast(self._path) and not self._begin_wal_anew():
+                raise
+        return work()
+
+    def _begin_wal_anew(self) -> bool:
+        """Once all of it is in the database, the next commit is written over its beginning."""
+        busy, pages, moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return not busy and 0 < pages == moved
 
     def _commit_change(self, change: Change, slot: tuple[str, bytes] | None) -> None:
         with self._transaction() as connection:
@@ -401,24 +422,14 @@ class Store(Reads):
                 settling.write_slot(connection, *slot)
 
     def _declare(self, series: Sequence[Series]) -> None:
-        try:
-            declare(self._index, series, self._transaction)
-        except sqlite3.Error as error:
-            if not self._is_full(error) or not files.free_ballast(self._path):
-                raise
-            declare(self._index, series, self._transaction)
+        self._with_room(lambda: declare(self._index, series, self._transaction))
 
     def _correct(self, corrections: Sequence[Correction]) -> int:
         def work() -> int:
             now = self._clock.now()
             return correcting.correct(self._db, self._index, corrections, now, self._transaction)
 
-        try:
-            return work()
-        except sqlite3.Error as error:
-            if not self._is_full(error) or not files.free_ballast(self._path):
-                raise
-            return work()
+        return self._with_room(work)
 
     def _drop(self, readings: Sequence[tuple[SeriesKey, int, int]]) -> int:
         change, count = correcting.drop(self._index, readings)

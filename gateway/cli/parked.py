@@ -17,7 +17,7 @@ from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.control import NotRunning, ask, socket_path
 from gateway.errors import GatewayError
-from gateway.metering.reading import SeriesKey
+from gateway.metering.reading import NO_TIME, SeriesKey
 
 if TYPE_CHECKING:
     from gateway.buffer.reads import ReadOnlyStore
@@ -26,6 +26,7 @@ _REASONS: Final = {
     "too_old": "older than five years: Energinet does not take it",
     "in_future": "stamped by a clock that was ahead",
     "damaged": "the card altered it; only the count is left",
+    NO_TIME: "read in a boot that lost its power before it ever had the time",
     "dst": "another value was sent under its stamp, in the hour that the clock shows twice",
 }
 """In words; any other is the status with which Energinet refused it."""

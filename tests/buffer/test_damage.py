@@ -158,6 +158,7 @@ async def test_lost_readings_are_counted_as_parked_damaged(
     await store.open()  # the block of this reading is the one that is being filled, so it is read
     assert await store.counts() == Counts(stored=1200, pending=1199, parked=1)
     assert [(p.key, p.reason) for p in await store.parked()] == [(series(3).key, "damaged")]
+    assert await store.retry_parked([], within=(0, 1 << 62)) == (0, {"damaged": 1})
     await store.close()
 
 
@@ -277,18 +278,26 @@ async def test_a_database_of_another_program_is_set_aside_unchanged(
     await store.close()
 
 
-async def test_a_file_of_a_newer_program_is_refused_and_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+async def test_a_file_of_a_newer_program_is_refused_and_left_alone(
+    tmp_path: Path, mode: str
+) -> None:
     path = tmp_path / "readings.db"
     await (await filled(store_at(path), 1, range(1))).close()
     newer = sqlite3.connect(path)
     newer.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    newer.execute(f"PRAGMA journal_mode = {mode}")
     newer.close()
     content = path.read_bytes()
     store = store_at(path)
     with pytest.raises(StoreNewer, match="newer"):
         await store.open()
     assert path.read_bytes() == content
-    assert {p.name for p in tmp_path.iterdir()} <= {"readings.db", "readings.db.ballast"}
+    beside = {p.name: p for p in tmp_path.iterdir()}
+    names = {f"readings.db{suffix}" for suffix in ("", ".ballast", "-shm", "-wal")}
+    assert beside.keys() <= names
+    if wal := beside.get("readings.db-wal"):
+        assert wal.stat().st_size == 0
     await store.close()
 
 

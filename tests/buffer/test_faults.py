@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from gateway.buffer import files
+from gateway.buffer.store import Opened
 from gateway.errors import StoreFull, StoreUnavailable
 from gateway.metering.reading import Counts
 from tests.buffer.made import commits, confirmed, exported, filled, series, store_at, take
@@ -122,6 +123,35 @@ async def test_a_disk_that_is_full_at_the_start_says_so(small_disk: Path) -> Non
     (small_disk / "filler").unlink()
     assert (await store.open()).new
     await store.close()
+
+
+async def test_after_a_stop_on_a_full_disk_the_next_start_has_the_room_that_it_needs(
+    small_disk: Path,
+) -> None:
+    """Whatever else takes the rest in between."""
+    path = small_disk / "readings.db"
+    store = await filled(store_at(path), 3, range(4))
+    await store.keep_slot("basement", b"before")
+    files.free_ballast(path)
+    fill_up(small_disk)
+    before = await store.counts()
+    await store.close()
+    for nth in range(3):
+        fill_up(small_disk)
+        again = store_at(path)
+        assert await again.open() == Opened(new=False, pending=12)
+        assert await again.counts() == before == await again.check_counts()
+        for _ in range(100):
+            await again.keep_slot("basement", f"slot {nth}".encode())
+        with pytest.raises(StoreFull):
+            await again.append(commits(3, [10])[0])
+        await again.close()
+    (small_disk / "filler").unlink()
+    last = store_at(path)
+    await last.open()
+    await last.append(commits(3, [10])[0])
+    await last.close()
+    assert not files.beside(path, "-wal").exists()
 
 
 CHILD = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -47,6 +47,28 @@ from tests.buffer.made import (
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "readings.db"
+
+
+async def test_the_file_and_those_beside_it_are_for_its_user_alone(
+    path: Path, expected_events: Callable[..., None]
+) -> None:
+    expected_events("buffer.set_aside")
+
+    def modes() -> set[int]:
+        files = [file for file in path.parent.iterdir() if file.suffix != ".ballast"]
+        assert len(files) >= 3
+        return {file.stat().st_mode & 0o777 for file in files}
+
+    store = await filled(store_at(path), 3, range(4))
+    assert modes() == {0o600}
+    path.unlink()  # written anew
+    await store.append(commits(3, [5])[0])
+    assert modes() == {0o600}
+    await store.close()
+    path.write_bytes(b"no database at all")
+    path.chmod(0o600)
+    await store_at(path).open()  # salvaged
+    assert modes() == {0o600}
 
 
 async def test_what_was_appended_is_there_after_a_restart(path: Path) -> None:
