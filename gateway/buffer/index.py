@@ -313,7 +313,8 @@ def load(connection: sqlite3.Connection) -> Index:
             waits = unsettled(line.spans.state_of(record.n))
             note(index, line, record.id, record.n, record.stamp, waits=waits)
     for line in index.lines.values():
-        line.stored = max(line.stored, line.spans.last)  # the last may only have been counted
+        counted = [span.last for span in line.spans if span.state[0] == "d"]
+        line.stored = max([line.stored, *counted])  # of the last there may be no row
     return index
 
 
