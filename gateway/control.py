@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import GatewayError, NotPermitted
-from gateway.logbook import log
+from gateway.logbook import log, without_secrets
 
 MAX_LINE = 4_000_000
 """Bytes of a request or an answer: 500 meters with all their values are under a megabyte."""
@@ -118,10 +118,12 @@ class ControlServer:
             assert verb is not None
             return {"ok": await verb(request)}
         except GatewayError as error:
-            return {"error": str(error), "hint": error.hint, "exit": error.exit_code}
+            said = without_secrets(str(error))
+            return {"error": said, "hint": error.hint, "exit": error.exit_code}
         except Exception as error:  # the border of one request: the service goes on
             log("task.failed", task="control", error=repr(error), where=request["do"])
-            return {"error": repr(error), "hint": "see the log of the service", "exit": 1}
+            said = without_secrets(repr(error))
+            return {"error": said, "hint": "see the log of the service", "exit": 1}
 
 
 def ask(path: Path, verb: str, *, timeout: float = 10.0, **arguments: object) -> Any:

@@ -6,6 +6,8 @@ from outside is escaped and cut, so that no meter or server can write a line of 
 
 Whatever goes to and fro, the log stays short: of one event about one meter, bus or sender a few
 lines are written at once and then one in some hours, which tells how many were left out.
+
+No line has the text of a secret that this process holds, whatever error brought it here.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
+from weakref import WeakValueDictionary
 
 from attrs import define, frozen
 
@@ -456,7 +459,8 @@ def log(event: str, **fields: object) -> None:
         raise ValueError(f"{event} has no field {', '.join(sorted(unknown))}")
     if not LOGGER.isEnabledFor(number):
         return
-    shown = {name: fields[name] for name in kind.fields if fields.get(name) is not None}
+    # Now, while the secret is held: what is kept of the line is formatted later.
+    shown = {name: _safe(fields[name]) for name in kind.fields if fields.get(name) is not None}
     if number > logging.DEBUG and not event.startswith(_EACH_COUNTS):
         if (left_out := _left_out(event, fields)) is None:
             return
@@ -500,6 +504,38 @@ def _left_out(event: str, fields: Mapping[str, object]) -> int | None:
 def forget_repetitions() -> None:
     """Begin to count anew."""
     _allowances.clear()
+
+
+class Hidden(Protocol):
+    """A secret."""
+
+    def reveal(self) -> str:
+        """Its text."""
+
+
+_secrets: WeakValueDictionary[int, Hidden] = WeakValueDictionary()
+SHORTEST: Final = 10
+"""Characters of a secret that is looked for; a shorter text may be any word of a line."""
+
+
+def hide(secret: Hidden) -> None:
+    """Show *** for its text, for as long as it is held by anybody."""
+    _secrets[id(secret)] = secret
+
+
+def without_secrets(text: str) -> str:
+    """The last line of defence: a library's error may have what it was given in its text."""
+    held = [secret.reveal() for ref in _secrets.valuerefs() if (secret := ref()) is not None]
+    for one in sorted(held, key=len, reverse=True):
+        if len(one) >= SHORTEST:
+            text = text.replace(one, "***")
+    return text
+
+
+def _safe(value: object) -> object:
+    if isinstance(value, int | float) or (safe := without_secrets(text := str(value))) == text:
+        return value
+    return safe
 
 
 def clean(text: object) -> str:
@@ -579,6 +615,13 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
+class LibraryFormatter(logging.Formatter):
+    """What a library says to nobody, as asyncio does of an error that nobody took."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
+
 _handler: logging.Handler | None = None
 _lock = threading.Lock()
 
@@ -597,3 +640,5 @@ def set_up(*, format: Literal["auto", "logfmt", "json"] = "auto", level: Level =
         _handler = handler
     LOGGER.setLevel(_NUMBERS[level])
     LOGGER.propagate = False
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(LibraryFormatter())

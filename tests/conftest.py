@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.logbook import forget_repetitions
+from gateway.energinet.settings import Secret
+from gateway.logbook import SHORTEST, forget_repetitions
 from gateway.metering.inquiry import IDENTIFICATION, SERVER_ID
 from gateway.modbus.simulator import SimulatedMeter
 
@@ -59,6 +60,41 @@ def expected_events() -> Iterator[Callable[..., None]]:
         if getattr(record, "event", None) not in expected
     ]
     assert not surprises, "unexpected in the log:\n" + "\n".join(surprises)
+
+
+class _Listener(logging.Handler):
+    """Collects lines that hold one of these texts."""
+
+    def __init__(self, texts: set[str]) -> None:
+        super().__init__()
+        self.texts = texts
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = f"{record.getMessage()} {getattr(record, 'fields', '')}"
+        if any(text in line for text in self.texts):
+            self.found.append(line)
+
+
+@pytest.fixture(autouse=True)
+def secrets_in_no_line(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A line of the log that holds a secret of the test fails it."""
+    listener = _Listener(set())
+    init = Secret.__init__
+
+    def noted(secret: Secret, text: str) -> None:
+        if len(text) >= SHORTEST:
+            listener.texts.add(text)
+        init(secret, text)
+
+    monkeypatch.setattr(Secret, "__init__", noted)
+    watched = [logging.getLogger("gateway"), logging.getLogger("asyncio")]
+    for logger in watched:
+        logger.addHandler(listener)
+    yield
+    for logger in watched:
+        logger.removeHandler(listener)
+    assert listener.found == []
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway import logbook
-from gateway.logbook import EVENTS, JsonFormatter, LogfmtFormatter, log
+from gateway.energinet.settings import Secret
+from gateway.logbook import (
+    EVENTS,
+    JsonFormatter,
+    LibraryFormatter,
+    LogfmtFormatter,
+    content,
+    log,
+    without_secrets,
+)
 
 HOUR = 3600
 
@@ -110,3 +120,52 @@ def test_every_level_line_and_field_is_what_the_event_says(written: Lines) -> No
         log("meter.offline", colour="red")
     with pytest.raises(KeyError):
         log("meter.lost")
+
+
+# ---------------------------------------------------------------------------------------- secrets
+
+TOKEN = "t0ken-of-the-basement"
+
+
+@pytest.mark.parametrize("wrapped", [str, RuntimeError, lambda text: Path("/x") / text])
+def test_a_secret_is_in_no_line_for_as_long_as_it_is_held(
+    written: Lines, wrapped: Callable[[str], object]
+) -> None:
+    secret, longer = Secret(TOKEN), Secret(f"{TOKEN}-2")
+    error = wrapped(f"illegal header: Bearer {TOKEN}, Bearer {TOKEN}-2")
+    log("task.failed", task="uploader", error=error, where="sender basement")
+    del secret, longer  # a line is kept in the buffer some seconds later
+    [record] = written.records
+    for line in (LogfmtFormatter().format(record), JsonFormatter().format(record)):
+        assert "Bearer ***, Bearer ***" in line
+        assert TOKEN not in line
+    assert TOKEN not in repr(content(record))
+
+
+def test_a_library_that_says_an_error_of_its_own_says_no_secret() -> None:
+    secret = Secret(TOKEN)
+    try:
+        raise ValueError(f"Bearer {secret.reveal()}")
+    except ValueError as error:
+        info = type(error), error, error.__traceback__
+    record = logging.LogRecord("asyncio", logging.ERROR, "", 0, "%s was lost", (TOKEN,), info)
+    text = LibraryFormatter().format(record)
+    assert "*** was lost" in text
+    assert "ValueError: Bearer ***" in text
+    assert TOKEN not in text
+
+
+def test_a_secret_is_known_no_longer_than_it_is_held() -> None:
+    text = "t0ken-that-nobody-else-holds"
+    secret, same = Secret(text), Secret(text)
+    assert without_secrets(text) == "***"
+    del secret
+    assert without_secrets(text) == "***"
+    del same
+    assert without_secrets(text) == text
+
+
+def test_a_word_so_short_that_any_line_may_have_it_is_no_secret() -> None:
+    secret = Secret("basement")
+    assert without_secrets("sender=basement") == "sender=basement"
+    assert secret.reveal() == "basement"

@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 import gateway
-from gateway.cli.output import show_error, show_usage
+from gateway.cli.output import show_error, show_unexpected, show_usage
 from gateway.errors import GatewayError
 
 COMMANDS: Final = {
@@ -87,7 +87,12 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code."""
     gc.set_threshold(SELDOM)
-    sys.exit(run(arguments))
+    try:
+        code = run(arguments)
+    except Exception:
+        show_unexpected()
+        code = 1
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

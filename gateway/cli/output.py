@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -98,7 +99,17 @@ def show_usage(error: click.ClickException) -> None:
     _say_error(error.format_message(), f"`{path} --help`")
 
 
+def show_unexpected() -> None:
+    """The error that is under way and that nobody took, to standard error."""
+    from gateway.logbook import without_secrets
+
+    click.echo(without_secrets(traceback.format_exc()), err=True)
+
+
 def _say_error(message: str, hint: str) -> None:
+    from gateway.logbook import without_secrets
+
+    message = without_secrets(message)
     click.echo(click.style("error: ", fg="red") + escaped(message), err=True)
     if hint:
         click.echo(f"  try: {escaped(hint)}", err=True)

@@ -10,17 +10,19 @@ from attrs import field, frozen
 
 from gateway.clock import SECOND, Millis
 from gateway.energinet.limits import MAX_BODY, REQUEST_INTERVAL
+from gateway.logbook import hide
 
 Timestamps: TypeAlias = Literal["local", "offset", "utc"]
 
 
 class Secret:
-    """A text that never shows itself: repr, str and format give ***."""
+    """A text that never shows itself: repr, str and format give ***, and the log too."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("__weakref__", "_text")
 
     def __init__(self, text: str) -> None:
         self._text = text
+        hide(self)
 
     def reveal(self) -> str:
         """The text itself, for the one place that sends it."""

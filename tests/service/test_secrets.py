@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from gateway.control import ControlServer, RefusedByService, ask
+from gateway.energinet.settings import Secret
 from gateway.energinet.standin import Request, Scripted
+from gateway.errors import GatewayError, TryLater
 from tests.cli.world import call
-from tests.service import TOKEN, Service, Site, until
+from tests.service import PATIENCE, TOKEN, Service, Site, until
 from tests.service.conftest import Start
 
 
@@ -51,6 +60,57 @@ async def test_a_token_is_in_no_line_file_argument_or_trace_whatever_the_server_
     assert "readings.db" in shown
     assert len(site.standin.requests) >= 5
     assert [name for name, data in shown.items() if TOKEN.encode() in data] == []
+
+
+LEAKS = """
+from gateway.energinet.client import Client
+async def leak(self, data, token, *, deadline):
+    raise RuntimeError(f"illegal header Bearer {token.reveal()}")
+Client.post = leak
+"""
+
+
+async def test_an_error_that_holds_the_token_is_told_without_it(site: Site, start: Start) -> None:
+    await site.meter("main")
+    config = site.write()
+    service = await start(config, patch=LEAKS)
+    assert "illegal header Bearer ***" in await service.says("task.failed")
+    await service.stop()  # which has the event kept
+    kept = await asyncio.to_thread(call, "events", "--config", str(config))
+    assert "illegal header Bearer ***" in kept.stdout
+    code = f"{LEAKS}\nfrom gateway.cli.main import main; main()"
+    send = [sys.executable, "-c", code, "send", "--now", "--config", str(config)]
+    end = time.monotonic() + PATIENCE
+    while True:
+        sent = await asyncio.to_thread(subprocess.run, send, capture_output=True, text=True)
+        if sent.returncode != TryLater.exit_code:
+            break
+        assert time.monotonic() < end
+        await asyncio.sleep(0.5)
+    assert "Traceback" in sent.stderr
+    assert "illegal header Bearer ***" in sent.stderr
+    shown = [service.log, kept.stdout, kept.stderr, sent.stdout, sent.stderr]
+    shown += [(site.folder / "readings.db").read_bytes().decode("latin-1")]
+    assert [text for text in shown if TOKEN in text] == []
+
+
+@pytest.mark.parametrize("kind", [GatewayError, RuntimeError])
+async def test_what_the_service_answers_a_command_with_has_no_secret(
+    tmp_path: Path, kind: type[Exception], expected_events: Callable[..., None]
+) -> None:
+    expected_events("task.failed")
+    secret = Secret(TOKEN)
+
+    async def fail(_: object) -> None:
+        raise kind(f"illegal header Bearer {secret.reveal()}")
+
+    control = ControlServer(tmp_path / "socket", {"fail": fail}, {})
+    await control.open()
+    try:
+        with pytest.raises(RefusedByService, match=r"Bearer \*\*\*"):
+            await asyncio.to_thread(ask, tmp_path / "socket", "fail")
+    finally:
+        await control.close()
 
 
 async def test_the_service_listens_on_no_port_and_its_socket_is_for_its_group(
