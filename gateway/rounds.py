@@ -7,7 +7,7 @@ What its meters make of a round goes to the `Committer`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
@@ -100,6 +100,8 @@ class BusRounds:
         self._retry: Instant | None = None
         self._mend: Millis | None = None
         """When a link that is down is to be tried again: boot time, which nobody sets."""
+        self._unread: set[str] = set()
+        """Meters that the last poll had nothing of, since the link was down."""
         shortest = min((send.every for m in meters for send in m.settings.send), default=bus.poll)
         self._untimed_apart: Millis = max(UNTIMED_APART, shortest // 5)
         self._next_untimed: Millis = 0
@@ -175,10 +177,11 @@ class BusRounds:
             await self._clock.sleep(early / 1000)
         now = self._clock.now()
         polled, self._poll_is_due = self._poll_is_due, False
-        # A link that is back is not to wait for its next poll.
-        polled |= self._mend is not None and self._clock.boottime() >= self._mend
         again = self._is_due or (self._retry is not None and now >= self._retry)
         self._is_due = False
+        late: set[str] = set()
+        if self._mend is not None and self._clock.boottime() >= self._mend:
+            self._mend, late, again = None, self._unread, True
         if self._clock_was_set(now):
             self._reason = "clock"
             self._timed &= self._clock.synchronised()
@@ -191,7 +194,7 @@ class BusRounds:
                 await self._sample_without_time()
             return
         self._advance(now)
-        asks = self._asks(now, polled=polled, again=again)
+        asks = self._asks(now, polled=polled, again=again, late=late)
         if asks:
             found = await self._asker.round(asks)
             if self._clock_was_set(self._clock.now()):
@@ -203,13 +206,20 @@ class BusRounds:
                 self._keep(sample.meter, self._meters[sample.meter].take(sample, now))
             # A meter that is silent makes no line too slow for the others.
             self._watch_load(found.duration - found.in_vain, polled=polled)
-            self._mend = None
-            if found.down_for is not None:
-                # Never a little before its time: the link would not be tried.
-                self._mend = self._clock.boottime() + int(found.down_for * SECOND) + 2
+            self._mend_later(found, polled=polled)
             now = self._clock.now()
         retries = [meter.retry(now) for meter in self._meters.values()]
         self._retry = min((at for at in retries if at is not None), default=None)
+
+    def _mend_later(self, found: Round, *, polled: bool) -> None:
+        """A link that is down is not to wait for the next poll, nor is what this one missed."""
+        if polled:
+            self._unread = {sample.meter for sample in found.samples}
+        self._unread = self._unread - {s.meter for s in found.samples if s.raw.blocks}
+        self._mend = None
+        if found.down_for is not None:
+            # Never a little before its time: the link would not be tried.
+            self._mend = self._clock.boottime() + int(found.down_for * SECOND) + 2
 
     def _clock_was_set(self, now: Instant) -> bool:
         """Since it was last looked at. The meters are told by how much, if it was believed before
@@ -228,11 +238,13 @@ class BusRounds:
             self._keep(meter.name, meter.advance(now, self._reason))
         self._reason = "bus_busy"
 
-    def _asks(self, now: Instant, *, polled: bool, again: bool) -> list[Ask]:
+    def _asks(self, now: Instant, *, polled: bool, again: bool, late: Set[str]) -> list[Ask]:
+        """`late`: meters whose last poll is made up for."""
         asks = []
         for meter in self._meters.values():
             open_now = meter.boundary_registers(now) if again or polled else ()
-            registers = meter.poll_registers() if polled else open_now
+            whole = polled or meter.name in late
+            registers = meter.poll_registers() if whole else open_now
             if registers:
                 asks.append(Ask(meter.settings, registers, urgent=bool(open_now)))
         return asks
