@@ -46,10 +46,10 @@ def test_confirmed_values_are_pruned_every_hour_also_after_a_reload(tmp_path: Pa
         async with world.running(path) as gateway:
             prune = gateway.store.prune
 
-            async def counted() -> None:
+            async def counted(*, by_age: bool = True) -> None:
                 nonlocal pruned
                 pruned += 1
-                await prune()
+                await prune(by_age=by_age)
 
             gateway.store.prune = counted  # type: ignore[method-assign]
             gateway.reload()
