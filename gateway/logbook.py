@@ -318,6 +318,15 @@ _event(
     hint="put the buffer on a disk",
 )
 _event(
+    "buffer.unserved",
+    "warning",
+    "sender pending",
+    "Values wait for a sender that is not configured any more, and its import has no other. Nobody "
+    "sends them; they are kept.",
+    "Configure a sender of that name or import again, or give their meters another one.",
+    hint="configure a sender of that name or import again",
+)
+_event(
     "upload.sent",
     "info",
     "sender values bytes meters confirmed pending duration",

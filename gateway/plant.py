@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -15,6 +16,7 @@ from attrs import frozen
 from gateway.buffer.store import Store
 from gateway.clock import DAY, MINUTE, SECOND, Clock, Instant, Millis
 from gateway.commits import Committer
+from gateway.config.heirs import heir, series_of, unserved
 from gateway.config.settings import GatewayConfig
 from gateway.energinet.late import LateClient
 from gateway.energinet.limits import oldest_allowed
@@ -22,6 +24,7 @@ from gateway.energinet.slots import Slots
 from gateway.energinet.uploader import Uploader
 from gateway.energinet.witness import Witness
 from gateway.errors import GatewayError, StoreError, TryLater
+from gateway.logbook import log
 from gateway.metering.interval import next_boundary
 from gateway.metering.meter import Meter, Outcome
 from gateway.metering.reading import Commit, Sample
@@ -122,10 +125,15 @@ class Plant:
                 await uploader.hold()
         return opened.pending
 
+    async def declare(self) -> None:
+        """Tell the buffer who sends what. Raises StoreError."""
+        await self._store.declare(series_of(self.config), partial(heir, self.config))
+
     async def start(self) -> None:
         """Go on from what is stored. Raises StoreError."""
-        series = [one for meter in self.meters.values() for one in meter.series()]
-        await self._store.declare(series)
+        await self.declare()
+        for sender, count in unserved(self.config, await self._store.senders()).items():
+            log("buffer.unserved", sender=sender, pending=count)
         await restore(list(self.meters.values()), self._store)
         learnt = await self._store.states()
         for poller in self.pollers.values():

@@ -276,8 +276,7 @@ async def _plant_of_our_own(config: GatewayConfig) -> AsyncIterator[tuple[Plant,
         plant = Plant(config, store, clock, random.Random())
         await plant.open()
         try:
-            series = [one for meter in plant.meters.values() for one in meter.series()]
-            await store.declare(series)
+            await plant.declare()
             yield plant, store, clock
             await plant.stop()
         finally:

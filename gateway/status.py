@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -10,6 +10,7 @@ from gateway import __version__
 from gateway.buffer.store import Store
 from gateway.buffer.views import GapLine
 from gateway.clock import DAY, Clock, Instant, utc
+from gateway.config.heirs import unserved
 from gateway.energinet.holding import with_held
 from gateway.energinet.slot import Now
 from gateway.energinet.uploader import SenderStatus, SendReport
@@ -143,6 +144,11 @@ def accepted_view(meter: str, accepted: Accepted) -> dict[str, Any]:
     }
 
 
+def unserved_view(pending: Mapping[str, int]) -> list[dict[str, Any]]:
+    """What waits for senders that are not configured."""
+    return [{"sender": name, "pending": count} for name, count in sorted(pending.items())]
+
+
 def online(plant: Plant) -> dict[str, bool]:
     """Which meters answer; none does over a bus that is down."""
     return {
@@ -198,6 +204,9 @@ class Status:
                 self._sender(uploader.status(), pending.get(name, (0, None)))
                 for name, uploader in self._plant.uploaders.items()
             ],
+            "unserved": unserved_view(
+                unserved(settings, {name: count for name, (count, _) in pending.items()})
+            ),
             "parked": [
                 {"meterID": line.key.meter_id, "reason": line.reason, "count": line.count}
                 for line in parked

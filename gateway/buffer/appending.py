@@ -141,24 +141,54 @@ class _Plan:
         return full if enough else {}
 
 
-def declare(index: Index, series: Sequence[Series], transaction: Transaction) -> None:
+def _keeps_its_sender(series: Series) -> str:
+    return series.sender
+
+
+@frozen
+class Declared:
+    """The series of the configuration, and who sends what waits of a series that is not in it."""
+
+    series: Sequence[Series]
+    heir: Callable[[Series], str] = _keeps_its_sender
+
+
+def declare(index: Index, declared: Declared, transaction: Transaction) -> None:
     """Make these the series of the configuration; the others stay known, unlisted."""
-    wanted = {one.key: one for one in series}
-    changed: list[Line] = []
-    for line in index.lines.values():
-        one = wanted.pop(line.series.key, None)
-        if one is None and line.listed:
-            changed.append(Line(line.id, line.series, False, line.parked))
-        elif one is not None and (one != line.series or not line.listed):
-            changed.append(Line(line.id, one, True, line.parked))
-    top = max(index.lines, default=0)
-    changed += [Line(id, one) for id, one in enumerate(wanted.values(), start=top + 1)]
+    changed = _changed(index, declared)
     if not changed:
         return
     with transaction() as connection:
         write_series(connection, changed)
         for line in changed:
             _write_era(connection, index.lines.get(line.id), line.series)
+    _apply(index, changed)
+
+
+def look_as(index: Index, declared: Declared) -> None:
+    """See it as if these were the series of the configuration. Nothing is written."""
+    _apply(index, _changed(index, declared))
+
+
+def _changed(index: Index, declared: Declared) -> list[Line]:
+    wanted = {one.key: one for one in declared.series}
+    changed: list[Line] = []
+    for line in index.lines.values():
+        one = wanted.pop(line.series.key, None)
+        if one is None:
+            sender = declared.heir(line.series)
+            if line.listed or sender != line.series.sender:
+                left = evolve(line.series, sender=sender)
+                changed.append(Line(line.id, left, False, line.parked))
+        elif one != line.series or not line.listed:
+            changed.append(Line(line.id, one, True, line.parked))
+    top = max(index.lines, default=0)
+    return changed + [Line(id, one) for id, one in enumerate(wanted.values(), start=top + 1)]
+
+
+def _apply(index: Index, changed: Sequence[Line]) -> None:
+    if not changed:
+        return
     for line in changed:
         known = index.lines.get(line.id)
         if known is None:

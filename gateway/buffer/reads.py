@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.buffer import correcting, events, parking, schema, settling, views
+from gateway.buffer.appending import Declared, look_as
 from gateway.buffer.correcting import Era, Former
 from gateway.buffer.index import Index, load
 from gateway.buffer.outbox import Offering
@@ -75,6 +76,10 @@ class Reads:
         return await self._call(
             lambda _, index: {line.series.key: line.series for line in index.of_sender(sender)}
         )
+
+    async def senders(self) -> Mapping[str, int]:
+        """How much is pending of each sender, configured or not any more."""
+        return await self._call(lambda _, index: views.pending_of_senders(index))
 
     async def pending_by_sender(self) -> Mapping[str, tuple[int, Instant | None]]:
         """Of each sender: pending values, and the oldest stamp that may be sent."""
@@ -196,8 +201,10 @@ class ReadOnlyStore(Reads):
     The index is read anew at each call, so that every answer is of one moment.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, declared: Declared | None = None) -> None:
+        """`declared`: look as if these were declared; None: as they last were."""
         self._path = path
+        self._declared = declared
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="buffer-ro")
         self._connection: sqlite3.Connection | None = None
 
@@ -227,7 +234,13 @@ class ReadOnlyStore(Reads):
         )
 
     async def _call(self, work: Callable[[sqlite3.Connection, Index], T]) -> T:
-        return await self._more(lambda: work(self._db, load(self._db)))
+        return await self._more(lambda: work(self._db, self._load()))
+
+    def _load(self) -> Index:
+        index = load(self._db)
+        if self._declared is not None:
+            look_as(index, self._declared)
+        return index
 
     async def _more(self, work: Callable[[], T]) -> T:
         def at_one_moment() -> T:

@@ -29,7 +29,7 @@ from gateway.buffer import (
     settling,
     views,
 )
-from gateway.buffer.appending import Appended, append, declare
+from gateway.buffer.appending import Appended, Declared, append, declare
 from gateway.buffer.index import Change, Index, load
 from gateway.buffer.outbox import Offering
 from gateway.buffer.parking import ParkedRow
@@ -187,9 +187,13 @@ class Store(Reads):
 
     # ---------------------------------------------------------------------------------- storing
 
-    async def declare(self, series: Sequence[Series]) -> None:
-        """Make these the series of the configuration; others keep their sender till all is sent."""
-        await self._run(self._declare, series)
+    async def declare(
+        self, series: Sequence[Series], heir: Callable[[Series], str] | None = None
+    ) -> None:
+        """Make these the series of the configuration; what waits of others is sent by `heir`, or by
+        the sender that it has."""
+        declared = Declared(series) if heir is None else Declared(series, heir)
+        await self._run(self._declare, declared)
 
     async def append(self, commit: Commit, *, past: bool = False) -> Appended:
         """Store all of it, or nothing. Raises StoreFull, StoreUnavailable, StoreDamaged.
@@ -421,8 +425,8 @@ class Store(Reads):
             if slot is not None:
                 settling.write_slot(connection, *slot)
 
-    def _declare(self, series: Sequence[Series]) -> None:
-        self._with_room(lambda: declare(self._index, series, self._transaction))
+    def _declare(self, declared: Declared) -> None:
+        self._with_room(lambda: declare(self._index, declared, self._transaction))
 
     def _correct(self, corrections: Sequence[Correction]) -> int:
         def work() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from heapq import merge
@@ -239,6 +240,14 @@ def miscounted(connection: sqlite3.Connection, index: Index, numbers: Iterable[i
 def waiting(index: Index, sender: str) -> int:
     """How many values a sender could send now."""
     return sum(line.sendable for line in index.of_sender(sender) if not line.parked)
+
+
+def pending_of_senders(index: Index) -> Mapping[str, int]:
+    """How much is pending of each sender."""
+    found: Counter[str] = Counter()
+    for line in index.lines.values():
+        found[line.series.sender] += 0 if line.parked else line.waiting - line.in_flight
+    return found
 
 
 def pending_by_sender(

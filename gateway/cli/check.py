@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -18,12 +18,14 @@ from gateway.cli.output import (
     buffer_of,
     config_option,
     counted,
+    declared_by,
     mistake_view,
     print_json,
     render,
 )
 from gateway.clock import DAY, SystemClock, about
 from gateway.config import find_path, load
+from gateway.config.heirs import unserved
 from gateway.config.measures import show_size
 from gateway.config.settings import GatewayConfig
 from gateway.errors import ConfigurationError, GatewayError, Mistake
@@ -63,6 +65,7 @@ def check(days: int, as_json: bool, config: str | None) -> None:
     learnt = _learnt(loaded.config)
     counts = _counted_anew(loaded.config)
     doubts = problems(loaded.config, costs) + _no_room(loaded.config, costs)
+    doubts += _unserved(loaded.config)
     if as_json:
         view = {**_mistakes_view(loaded.warnings), **_costs_view(loaded.config, costs, days)}
         view["counts"] = counts and {**asdict(counts), "balanced": counts.balanced}
@@ -121,6 +124,32 @@ def _refuse_unbalanced(counts: Counts | None) -> None:
             "the counts of the buffer do not add up: a value is unaccounted for",
             hint="keep a copy of the buffer and report it",
         )
+
+
+def _unserved(config: GatewayConfig) -> list[str]:
+    """What waits in the buffer and nobody would send."""
+    try:
+        path = buffer_of(config)
+        pending = {} if path is None else asyncio.run(_pending(path, config))
+    except GatewayError:
+        return []
+    return [
+        f"{counted(count, 'value')} of meters that are not configured any more"
+        f" {'waits' if count == 1 else 'wait'} for the sender {name}, which is not either, nor"
+        " another of its import: nobody sends them"
+        for name, count in sorted(unserved(config, pending).items())
+    ]
+
+
+async def _pending(path: Path, config: GatewayConfig) -> Mapping[str, int]:
+    from gateway.buffer.reads import ReadOnlyStore
+
+    store = ReadOnlyStore(path, declared_by(config))
+    await store.open()
+    try:
+        return await store.senders()
+    finally:
+        await store.close()
 
 
 def _no_room(config: GatewayConfig, costs: Costs) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -27,6 +28,7 @@ from gateway.errors import (
 )
 
 if TYPE_CHECKING:
+    from gateway.buffer.appending import Declared
     from gateway.config.settings import GatewayConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -66,6 +68,14 @@ def buffer_of(config: GatewayConfig) -> Path | None:
         return path if path.exists() else None
     except PermissionError as error:  # the folder of a systemd service is root's
         raise NotPermitted(f"{path}: you may not look into this folder") from error
+
+
+def declared_by(config: GatewayConfig) -> Declared:
+    """What a service with this configuration would tell the buffer at its start."""
+    from gateway.buffer.appending import Declared
+    from gateway.config.heirs import heir, series_of
+
+    return Declared(series_of(config), partial(heir, config))
 
 
 def print_json(value: object) -> None:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from gateway.cli.output import buffer_of, config_option, counted, print_json
+from gateway.cli.output import buffer_of, config_option, counted, declared_by, print_json
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.control import NotRunning, ask, socket_path
@@ -89,7 +89,7 @@ async def _look(config: GatewayConfig, name: str | None) -> dict[str, Any]:
     path = buffer_of(config)
     if path is None:
         return report_view(SendReport(name, b"[]", 0, 0, 0, None))
-    store = Look(path)
+    store = Look(path, declared_by(config))
     await store.open()
     try:
         settings, zone = config.energinet, ZoneInfo(config.timezone)

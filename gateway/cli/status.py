@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from gateway.cli.output import buffer_of, config_option, counted, print_json
+from gateway.cli.output import buffer_of, config_option, counted, declared_by, print_json
 from gateway.clock import DAY, Instant
 from gateway.config import buffer_path, find_path, load
 from gateway.config.settings import GatewayConfig
@@ -68,10 +68,11 @@ async def _at_rest(settings: GatewayConfig) -> View:
     """What the buffer alone tells."""
     from gateway.buffer.reads import ReadOnlyStore
     from gateway.clock import SystemClock
+    from gateway.config.heirs import unserved
     from gateway.energinet.holding import with_held
     from gateway.energinet.slot import Now, SlotState
     from gateway.metering.reading import Counts
-    from gateway.status import counts_view, iso, missing_view
+    from gateway.status import counts_view, iso, missing_view, unserved_view
 
     now = Now.of(SystemClock(assume_synchronised=settings.clock.assume_synchronised))
     counts, pending, parked, last = Counts(), {}, [], {}
@@ -79,7 +80,7 @@ async def _at_rest(settings: GatewayConfig) -> View:
     next_request: dict[str, Instant | None] = {}
     path = buffer_of(settings)
     if path is not None:
-        store = ReadOnlyStore(path)
+        store = ReadOnlyStore(path, declared_by(settings))
         await store.open()
         try:
             zone = ZoneInfo(settings.timezone)
@@ -130,6 +131,9 @@ async def _at_rest(settings: GatewayConfig) -> View:
             }
             for sender in settings.energinet.senders
         ],
+        "unserved": unserved_view(
+            unserved(settings, {name: count for name, (count, _) in pending.items()})
+        ),
         "parked": [
             {"meterID": line.key.meter_id, "reason": line.reason, "count": line.count}
             for line in parked
@@ -213,6 +217,9 @@ def _screen(view: View) -> Iterable[str]:
             for sender in view["senders"]
         ),
     )
+    for one in view["unserved"]:
+        values = counted(one["pending"], "value")
+        yield f"unserved {one['sender']}: {values} for a sender that is not configured any more"
     for parked in view["parked"]:
         count = counted(parked["count"], "value")
         yield f"parked   {parked['meterID']}: {count}, {parked['reason']}"

@@ -13,6 +13,7 @@ import pytest
 from attrs import evolve
 
 from gateway.buffer import chunks, schema, views
+from gateway.buffer.appending import Declared
 from gateway.buffer.chunks import Record
 from gateway.buffer.reads import ReadOnlyStore
 from gateway.clock import DAY, HOUR, MINUTE
@@ -746,6 +747,23 @@ async def test_a_meter_renamed_moved_removed_and_added_again_loses_and_repeats_n
     assert counts.stored == 9
     assert counts == await store.check_counts()
     await store.close()
+
+
+async def test_what_waits_of_a_meter_taken_out_goes_to_the_heir_of_its_sender(path: Path) -> None:
+    store = await filled(store_at(path), 2, range(4))
+    await store.declare([series(1)], lambda one: f"heir of {one.sender}")
+    assert await store.senders() == {"basement": 4, "heir of basement": 4}
+    assert len(await take(store, sender="heir of basement")) == 4
+    await store.close()
+    reader = ReadOnlyStore(path)
+    await reader.open()
+    assert await reader.senders() == {"basement": 4, "heir of basement": 4}
+    await reader.close()
+    look = ReadOnlyStore(path, Declared([series(0, "attic"), series(7)], lambda _: "cellar"))
+    await look.open()
+    assert await look.senders() == {"attic": 4, "basement": 0, "cellar": 4}
+    assert await look.waiting("attic") == 4
+    await look.close()
 
 
 async def test_a_reader_does_not_hold_up_a_stop(path: Path) -> None:

@@ -187,6 +187,33 @@ def test_the_sum_over_all_values_of_the_buffer_is_counted_anew(
     assert "values: 5 stored = 5 pending + 0 confirmed + 0 parked + 0 dropped\n" in shown
 
 
+def test_values_that_nobody_sends_are_told(capsys: pytest.CaptureFixture[str], site: Path) -> None:
+    async def of_another_import() -> None:
+        store = Store(BufferSettings(str(site.parent / "readings.db")), SystemClock())
+        await store.open()
+        key = SeriesKey("north", "9")
+        await store.declare([Series(key, "old", "volume_total", "counter", HOUR, "attic")])
+        await store.append(Commit((Reading(key, 1_700_000_000_000 // HOUR * HOUR, Decimal(1)),)))
+        await store.close()
+
+    asyncio.run(_with_a_buffer(site, 5))
+    renamed = site.read_text().replace("basement", "cellar")
+    site.write_text(renamed)
+    (site.parent / "basement.token").rename(site.parent / "cellar.token")
+    assert view(capsys, site)["problems"] == []  # they go by the sender that is there
+    asyncio.run(of_another_import())
+    (problem,) = view(capsys, site)["problems"]
+    assert "1 value of meters that are not configured" in problem
+    assert "sender attic" in problem
+    assert run(["status", "--config", str(site)]) == 0
+    shown = capsys.readouterr().out
+    assert "unserved attic: 1 value for a sender that is not configured any more" in shown
+    run(["status", "--json", "--config", str(site)])
+    found = json.loads(capsys.readouterr().out)
+    assert found["unserved"] == [{"sender": "attic", "pending": 1}]
+    assert [(one["name"], one["pending"]) for one in found["senders"]] == [("cellar", 5)]
+
+
 def test_a_value_that_is_unaccounted_for_is_an_error(
     capsys: pytest.CaptureFixture[str], site: Path
 ) -> None:

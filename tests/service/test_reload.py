@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 
 import pytest
 
+from gateway.buffer.settings import BufferSettings
+from gateway.buffer.store import Store
+from gateway.clock import HOUR, SystemClock
 from gateway.control import RefusedByService, ask, socket_path
 from gateway.energinet.standin import Request, Scripted
+from gateway.metering.reading import Commit, Reading, Series, SeriesKey
 from gateway.modbus.simulator import Fault
-from tests.service import Service, Site, until
+from tests.service import Service, Site, until, wall
 
 Start = Callable[..., Awaitable[Service]]
 
@@ -48,6 +53,38 @@ async def test_a_new_meter_is_read_and_what_waits_of_a_removed_one_is_still_sent
     await service.stop()
     assert site.standin.violations == []
     assert service.levels() == {"info", "warning"}  # Energinet's 503, and that alone
+
+
+async def test_what_waits_of_a_removed_meter_goes_by_another_sender_when_its_own_is_renamed(
+    site: Site, start: Start
+) -> None:
+    refusing = True
+    site.standin.script = lambda _: Scripted(503) if refusing else None
+    nobody = SeriesKey("north", "9")
+    store = Store(BufferSettings(str(site.folder / site.buffer)), SystemClock())
+    await store.open()
+    await store.declare([Series(nobody, "gone", "volume_total", "counter", HOUR, "attic")])
+    await store.append(Commit((Reading(nobody, wall() // HOUR * HOUR, Decimal(1)),)))
+    await store.close()
+    await site.meter("old")
+    service = await start(site.write())
+    await service.says("buffer.unserved")
+    rows = await service.stored(1, of="old")
+    del site.meters["old"], site.buses["bus-old"]
+    await site.meter("new")
+    config = site.write()
+    config.write_text(config.read_text().replace("name: basement", "name: cellar"))
+    reload(service)
+    await service.says("config.reloaded")
+    refusing = False
+    await until(lambda: {"old", "new"} <= site.standin.received.keys())
+    assert {row.value for row in rows} <= set(site.standin.received["old"].values())
+    view = await service.status()
+    assert view["unserved"] == [{"sender": "attic", "pending": 1}]
+    assert [sender["name"] for sender in view["senders"]] == ["cellar"]
+    await service.stop()
+    assert site.standin.violations == []
+    assert len(service.lines("buffer.unserved")) == 2  # at the start, and with the reload
 
 
 async def test_a_wrong_file_is_refused_with_its_line_and_the_old_one_stays_in_force(
