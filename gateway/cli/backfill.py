@@ -13,9 +13,11 @@ from zoneinfo import ZoneInfo
 
 from attrs import frozen
 
-from gateway.clock import Instant
+from gateway.clock import Instant, utc
+from gateway.config.measures import show_duration
 from gateway.energinet.limits import oldest_allowed
 from gateway.errors import Mistake
+from gateway.metering.interval import is_boundary, next_boundary
 from gateway.metering.reading import SeriesKey
 from gateway.metering.settings import SendSettings
 
@@ -111,6 +113,8 @@ class Reader:
         value: Decimal | None = None
         if not mistake:
             stamp, mistake = self._stamp(fields["time"])
+        if not mistake and send is not None and stamp is not None:
+            mistake = self._off(stamp, fields["time"], send)
         if not mistake and send is not None:
             value, mistake = self._value(fields["value"], send)
         if mistake or send is None or stamp is None or value is None:
@@ -157,6 +161,13 @@ class Reader:
         if stamp > self._now:
             return None, self._mistake(1, f"{text} is in the future")
         return stamp, None
+
+    def _off(self, stamp: Instant, text: str, send: SendSettings) -> Mistake | None:
+        if is_boundary(stamp, send.every, self._zone):
+            return None
+        nearest = utc(next_boundary(stamp - 1, send.every, self._zone))
+        message = f"{text} is no boundary of its interval: {show_duration(send.every)}"
+        return self._mistake(1, message, f"the next one is {nearest}")
 
     def _value(self, text: str, send: SendSettings) -> tuple[Decimal | None, Mistake | None]:
         value = Decimal(text) if _NUMBER.fullmatch(text) else None

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 from zoneinfo import ZoneInfo
 
 import click
 from attrs import define, field
 
 from gateway.cli.backfill import LeftOut, Reader, Row, known
+from gateway.cli.doubts import Doubts, Point
 from gateway.cli.output import (
     buffer_of,
     config_option,
@@ -25,7 +26,7 @@ from gateway.cli.output import (
     print_json,
     render,
 )
-from gateway.clock import Instant, utc
+from gateway.clock import DAY, Instant, Millis, utc
 from gateway.config import find_path, load
 from gateway.config.settings import GatewayConfig
 from gateway.control import NotRunning, ask, socket_path
@@ -33,8 +34,14 @@ from gateway.energinet.batch import fewest_requests, value_bytes
 from gateway.errors import GatewayError, Mistake
 from gateway.metering.reading import SeriesKey
 
+if TYPE_CHECKING:
+    from gateway.buffer.views import ExportRow
+
 _AT_ONCE: Final = 1_000
 """Values that are handed over at a time."""
+
+_BESIDE: Final[Millis] = 32 * DAY
+"""How far from the values of the file their neighbours in the buffer are looked for."""
 
 _SHOWN: Final = 20
 """Mistakes that are shown; `--json` has the same, and how many there are."""
@@ -49,6 +56,11 @@ _SHOWN: Final = 20
     "--all", "all_", is_flag=True, help="Also what the file says was confirmed or dropped."
 )
 @click.option("--skip", is_flag=True, help="Leave out lines with mistakes, and take the others.")
+@click.option(
+    "--accept-doubtful",
+    is_flag=True,
+    help="Take what a counter cannot have done too: a drop, or a jump.",
+)
 @click.option("--yes", is_flag=True, help="Store them, without asking.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @config_option
@@ -57,6 +69,7 @@ def import_(
     import_name: str | None,
     all_: bool,
     skip: bool,
+    accept_doubtful: bool,
     yes: bool,
     as_json: bool,
     config: str | None,
@@ -64,14 +77,15 @@ def import_(
     """Store the values of a CSV file (- for standard input) and send them: meterID,time,value.
 
     What `export` writes can be read too; what it says was confirmed is left out. A value that is
-    stored already is not stored again. With a mistake in the file nothing is, unless --skip.
+    stored already is not stored again. With a mistake in the file nothing is, unless --skip. What a
+    counter cannot have done, beside the values before and after, counts as one.
     Times without an offset are the site's own. Nothing is stored without --yes, or a yes on a
     terminal. Ends with 3 where lines were left out for their mistakes.
     """
     path = find_path(config)
     settings = load(path, tokens=False).config
     found = _read(settings, file, import_name, all_=all_)
-    asyncio.run(_hold_against(settings, found))
+    asyncio.run(_hold_against(settings, found, None if accept_doubtful else file))
     view = found.view(settings)
     if as_json and found.mistakes and not skip:
         print_json(view)
@@ -184,26 +198,50 @@ def _with_progress(lines: TextIO, file: str) -> Iterator[str]:
             bar.update(len(line.encode()))
 
 
-async def _hold_against(settings: GatewayConfig, found: _Found) -> None:
-    """Take out what is stored already."""
+async def _hold_against(settings: GatewayConfig, found: _Found, file: str | None) -> None:
+    """Take out what is stored already, and what is in doubt beside its neighbours. `file`: its name
+    for what is in doubt; None: nothing is."""
+    doubts = Doubts(file or "", settings.meters if file else ())
+    waiting = deque(found.new)
+
+    def doubt(key: SeriesKey, point: Point) -> None:
+        for stamp, mistake in doubts.take(key, point):
+            if found.rows.pop((key, stamp), None) is not None:
+                _sort(mistake, found)
+
+    def up_to(stamp: Instant) -> None:
+        while waiting and waiting[0].stamp < stamp:
+            row = waiting.popleft()
+            if (row.key, row.stamp) in found.rows:
+                doubt(row.key, Point(row.stamp, row.value, row.line))
+
+    async for one in _stored_beside(settings, found.new):
+        up_to(one.stamp)
+        row = found.rows.pop((one.key, one.stamp), None)
+        if row is not None and row.value == one.value:
+            found.stored += 1
+        elif row is not None:
+            found.otherwise.append(row.line)
+        if one.state != "dropped":
+            doubt(one.key, Point(one.stamp, one.value))
+    up_to(1 << 62)
+
+
+async def _stored_beside(settings: GatewayConfig, rows: Sequence[Row]) -> AsyncIterator[ExportRow]:
+    """What is stored between the first of these and the last, and some time before and after."""
     from gateway.buffer.reads import ReadOnlyStore
 
     path = buffer_of(settings)
-    if path is None or not found.rows:
+    if path is None or not rows:
         return
-    rows = found.new
-    keys = {row.key for row in rows}
     store = ReadOnlyStore(path)
     await store.open()
     try:
-        since, until = rows[0].stamp, rows[-1].stamp + 1000
-        async for stored in store.export(keys=keys, since=since, until=until):
-            for one in stored:
-                row = found.rows.pop((one.key, one.stamp), None)
-                if row is not None and row.value == one.value:
-                    found.stored += 1
-                elif row is not None:
-                    found.otherwise.append(row.line)
+        since, until = rows[0].stamp - _BESIDE, rows[-1].stamp + _BESIDE
+        keys = {row.key for row in rows}
+        async for some in store.export(keys=keys, since=since, until=until):
+            for one in some:
+                yield one
     finally:
         await store.close()
 

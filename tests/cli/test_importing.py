@@ -26,7 +26,8 @@ from tests.cli.world import ENTRY, TOKEN, energinet, environment, site
 METERS = [
     "{name: main, bus: plant, unit: 1, profile: abb-b23, send: ["
     '{meterID: "111", quantity: active_energy_import_total},'
-    '{meterID: "222", quantity: active_power_total, as: mean}]}',
+    '{meterID: "222", quantity: active_power_total, as: mean},'
+    '{meterID: "333", quantity: active_energy_import_total, as: consumption}]}',
 ]
 OSLO = ZoneInfo("Europe/Oslo")
 YEAR = time.gmtime().tm_year - 1
@@ -126,6 +127,7 @@ MISTAKES = {
     "111,2025-10-26T02:30,1": ("is shown twice by the site's clock", "write it with its offset"),
     "111,2025-03-30T02:30,1": ("the site's clock never shows 2025-03-30T02:30", ""),
     f"111,{shown(START)[:-1]}.5Z,1": ("is no whole second", ""),
+    f"111,{shown(START + 1_043_000)},1": ("is no boundary of its interval: 1 h", "the next one is"),
     f"111,{shown(START)},1,5": ("4 columns, not 3", "a decimal point is a point"),
     f'111,{shown(START)},"1,5"': ('"1,5" is no number that can be sent', "write 12345.6"),
     f"111,{shown(START)},nan": ('"nan" is no number', ""),
@@ -152,6 +154,40 @@ def test_every_mistake_is_told_with_its_line_and_nothing_is_stored(place: Place)
     found = place.take(file, "--skip", code=3)
     assert (found["stored"], found["mistakes"]) == (1, len(MISTAKES) + 1)
     assert len(place.stored()) == 1
+
+
+def test_what_a_counter_cannot_have_done_is_named_and_not_stored(place: Place) -> None:
+    """Held against the values before and after it, in the file and in the buffer."""
+    place.take(place.file(*[f"111,{shown(START + n * HOUR)},{500 + n}" for n in (0, 9)]))
+    rows = {
+        1: "501", 2: "3", 3: "503", 4: "503.5", 5: "99999999999", 6: "505", 8: "510",
+    }  # fmt: skip
+    late = [f"111,{shown(START + n * HOUR)},{value}" for n, value in reversed(rows.items())]
+    much = f"333,{shown(START)},1e19"
+    file = place.file(*late, much, f"333,{shown(START + HOUR)},99")
+    _, err = place.call("import", file, "--yes", code=1)
+    assert f"{file}:7:1: error: meterID 111: the counter fell, from 501 of" in err
+    assert f"to 3 of {shown(START + 2 * HOUR)} (line 7)" in err
+    assert f"{file}:4:1: error: meterID 111: the counter fell, from 99999999999 of" in err
+    assert f"to 505 of {shown(START + 6 * HOUR)} (line 3)" in err
+    assert f"{file}:2:1: error: meterID 111: the counter fell, from 510" in err
+    assert f"to 509 of {shown(START + 9 * HOUR)} (in the buffer)" in err
+    assert f"{file}:9:1: error: meterID 333: the meter cannot have counted 1{'0' * 19} of" in err
+    assert err.count(": error: ") == 4
+    assert len(place.stored()) == 2
+    found = place.take(file, "--skip", code=3)
+    assert (found["mistakes"], found["stored"]) == (4, 5)
+    found = place.take(file, "--accept-doubtful")
+    assert (found["mistakes"], found["known"], found["stored"]) == (0, 5, 4)
+
+
+def test_of_a_meter_that_was_replaced_the_first_two_values_are_in_doubt(place: Place) -> None:
+    values = ["500", "501", "3", "4", "5", "6", "7"]
+    rows = [f"111,{shown(START + n * HOUR)},{value}" for n, value in enumerate(values)]
+    found = place.take(place.file(*rows), "--skip", code=3)
+    assert [one["line"] for one in found["first_mistakes"]] == [4, 5]
+    assert found["stored"] == 5
+    assert place.take(place.file(*rows), "--accept-doubtful")["stored"] == 2
 
 
 @pytest.mark.parametrize(
