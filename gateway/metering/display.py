@@ -52,6 +52,7 @@ _SPELLED: Final[dict[str, dict[str, Fraction]]] = {
 }
 """Canonical unit to how displays write it and others, with the factor that brings them to it."""
 
+_MOST: Final = 20
 _EXACT: Final = Context(prec=28)
 _NUMBER: Final = re.compile(
     r"(?P<number>[-+−]?[0-9][0-9., '’\u00a0\u202f]*|[-+−]?[.,][0-9]+)(?P<unit>.*)"
@@ -84,6 +85,8 @@ def read_display(text: str, unit: str) -> Shown:
 
 def _number(text: str) -> Decimal:
     digits = re.sub(r"[ '’\u00a0\u202f]", "", text).replace("−", "-")
+    if len(digits) > _MOST:
+        raise ValueError(f"{text[:_MOST]}… is longer than any display: write 12345.6")
     points = {mark: digits.count(mark) for mark in ".," if mark in digits}
     if len(points) == 2:
         thousands = min(points, key=digits.rindex)

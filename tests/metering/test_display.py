@@ -59,6 +59,8 @@ def test_a_value_is_read_as_displays_show_it(typed: str, unit: str, value: str, 
         ("12345.6 kW", "kWh", "kW is no unit of it: write Wh, kWh, MWh"),
         ("230 V", "W", "V is no unit of it"),
         ("nan", "W", "write 12345.6"),
+        ("1" * 21, "kWh", "longer than any display"),
+        ("1." + "0" * 600, "W", "longer than any display"),
         ("1e5", "W", "e5 is no unit"),
     ],
 )
