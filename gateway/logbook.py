@@ -212,8 +212,10 @@ _event(
     "counter.held",
     "warning",
     "meter quantity was is reason",
-    "A counter showed an implausible value. It is held and not sent until the next reads agree.",
-    "Watch whether counter.accepted follows; else look at the meter.",
+    "A counter showed an implausible value. It is held and not sent until the next reads agree. Of "
+    "many in a row ten are told and kept.",
+    "Watch whether counter.accepted follows; else look at the meter. Where it jumps again and "
+    "again, `max_power` is too small.",
 )
 _event(
     "counter.accepted",

@@ -315,7 +315,7 @@ def _write_samples(connection: sqlite3.Connection, plan: _Plan) -> None:
         id = tops[table] + 1 + len(some)
         meter, raw = named(sample.meter), sample.raw.pack()
         if kept.doubted:
-            some.append(table.sealed(id, meter, sample.at, raw))
+            some.append(table.sealed(id, meter, sample.at, kept.doubted, raw))
             continue
         faults = json.dumps(dict(sample.faults)) if sample.faults else None
         some.append(

@@ -66,7 +66,7 @@ CORRECTED: Final = _table("corrected", b"C", "id at series n stamp was state sea
 """What readings were before a person had them corrected, and what had become of them."""
 ERAS: Final = _table("eras", b"E", "id series last meter quantity kind every seal")
 """What a series was up to its reading `last`: the configuration has changed since."""
-DOUBTED: Final = _table("doubted", b"D", "id meter at raw seal")
+DOUBTED: Final = _table("doubted", b"D", "id meter at reason raw seal")
 """Samples of which no value was made: a profile that is mended may make sense of them."""
 EVENTS: Final = _table("events", b"V", "id at sure level event fields seal")
 """What the log said; `fields` is JSON."""

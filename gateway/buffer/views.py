@@ -139,7 +139,7 @@ def samples_between(
         rows = _portions(connection, DOUBTED, "at BETWEEN ? AND ?", (first, last))
         doubted = (
             Sample(names.get(meter, ""), at, "", 0, RawWords.unpack(raw))
-            for _, meter, at, raw, _ in rows
+            for _, meter, at, _, raw, _ in rows
         )
     for sample in merge(kept, doubted, key=lambda sample: sample.at):
         if sample.meter == meter:

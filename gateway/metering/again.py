@@ -119,6 +119,8 @@ class _Chain:
         earlier, later = decoded(self.source, before.raw), decoded(self.source, after.raw)
         if isinstance(earlier, str) or isinstance(later, str):
             return False
+        if later and not earlier:
+            return False  # a meter that starts up shows zeros a while
         span = after.stamp - before.stamp
         return isinstance(self.moved(earlier, later, after.raw, span), Decimal)
 
@@ -129,8 +131,6 @@ class _Chain:
 
         `span` None: it is not known how long it took.
         """
-        if now and not base:
-            return "no_base"  # a meter that starts up shows zeros a while
         bound = self.source.bound(raw, now)
         judgement = self._judged(base, now, bound, span)
         moved = EXACT.subtract(now, base)

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from attrs import evolve, frozen
 
-from gateway.clock import Instant
+from gateway.clock import Instant, Millis
 from gateway.metering.interval import count_boundaries, next_boundary, previous_boundary
 from gateway.metering.reading import RawWords, Reading, Sample
 from gateway.metering.register import EXACT, plain
@@ -109,6 +109,10 @@ class CounterValues(Values):
     def forget(self) -> None:
         self.base, self.why = None, "replaced"
 
+    def shift(self, by: Millis) -> None:
+        if self.base is not None:
+            self.base = evolve(self.base, at=self.base.at + by)
+
     def restore(self, reading: Reading | None) -> None:
         super().restore(reading)
         if reading is not None and self.done is not None:
@@ -119,12 +123,14 @@ class CounterValues(Values):
     def saved(self) -> list[Any]:
         base = self.base
         words = base and [base.boundary, base.at, base.raw.pack().hex(), str(base.wrapped)]
-        return [self.done, self.why, words, self._base_is_stored]
+        return [self.done, self.why, words, self._base_is_stored, self.given]
 
     def resume(self, saved: list[Any]) -> None:
+        if not self._is_new(saved):
+            return
         super().resume(saved)
-        _, self.why, words, *stored = saved
-        self.base, self._base_is_stored = None, stored == [True]
+        _, self.why, words, *rest = saved
+        self.base, self._base_is_stored = None, rest[:1] == [True]
         if words:
             boundary, at, raw, wrapped = words
             base = self._base(boundary, at, RawWords.unpack(bytes.fromhex(raw)))
@@ -160,7 +166,7 @@ class CounterValues(Values):
         if moved < 0:  # nobody saw why: the profile was changed meanwhile, or the clock
             self._gap("replaced", formed)
             return
-        if moved and not self.base.value:  # a meter that starts up shows zeros a while
+        if moved and not self.source.may_reckon_from(self.base.value, self.base.at):
             self._gap("no_baseline", formed)
             return
         moved = self.source.multiplied(moved)
@@ -189,7 +195,7 @@ class CounterValues(Values):
                 self._settled(self.due)
 
     def _reading(self, value: Decimal, raw: RawWords, formed: Formed) -> None:
-        formed.readings.append(Reading(self.send.key, self._stamp(), value, raw))
+        self._give(value, raw, formed)
 
 
 def divided(total: Decimal, count: int) -> Iterator[Decimal]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final, Literal, TypeAlias
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from gateway.clock import HOUR, SECOND, Instant, Millis
+from gateway.clock import DAY, HOUR, SECOND, Instant, Millis
 from gateway.metering.register import Register
 
 READS: Final = 3
@@ -24,6 +24,18 @@ APART: Final[Millis] = 4 * SECOND
 
 ZEROS_APART: Final[Millis] = 20 * SECOND
 """The same for zeros: a meter that starts up shows them a while."""
+
+MOST_IN_A_ROW: Final = 10
+"""So many that are held one after the other are told and stored."""
+
+A_DAY: Final = Decimal(10_000_000)
+"""What is read of no building's counter in a day, in kWh, kvarh or m³ (400 MW): no rating, but all
+there is to tell where nothing else does."""
+
+_ROUND: Final = 1 << 32
+"""Steps, of a way round that tells something."""
+
+_A_LIFE: Final[Millis] = 30 * 365 * DAY
 
 Judgement: TypeAlias = Literal["plausible", "held", "rollover", "replaced"]
 
@@ -38,12 +50,22 @@ class Bound:
     """Where it wraps; None: it does not, or it is not known where."""
     resolution: Decimal = Decimal(0)
     """Its smallest step."""
+    a_day: Decimal = A_DAY
+    """The most it can move in a day where `per_hour` is not known."""
 
     def most(self, span: Millis) -> Decimal | None:
         """The furthest it can move in `span`; None where nothing bounds it."""
         if self.per_hour is None or span <= 0:  # the clock was set back: no time to reckon with
             return None
         return self.per_hour * span / HOUR + self.resolution
+
+    def within(self, span: Millis, part: int) -> Decimal:
+        """The furthest it can move in `span`, as far as can be told without `per_hour`: a part of
+        the way round or, where that is too long to tell anything, what no counter does. A day at
+        least: some meters hand on seldom what they count."""
+        if self.modulus is not None and self.modulus <= self.resolution * _ROUND:
+            return self.modulus / part
+        return self.a_day * max(span, DAY) / DAY
 
 
 @frozen
@@ -63,6 +85,23 @@ class Suspect:
     reads: int
     reason: str
     """zero, drop or jump."""
+    nth: int = 1
+    """Of how many that were held one after the other for the same reason, none of which agrees
+    with the one before; jumps go on from one another."""
+
+    @property
+    def moved_on(self) -> bool:
+        """Is it a counter that runs faster than its bound? Another meter's reads would agree."""
+        return self.reason == "jump" and self.nth >= READS
+
+    def is_news_after(self, before: Suspect | None) -> bool:
+        """Is it another one, and not one of too many in a row?"""
+        return self != before and self.reads == 1 and self.nth <= MOST_IN_A_ROW
+
+    def followed_by(self, value: Decimal, at: Instant, reason: str) -> Suspect:
+        """What is suspected where the next read does not agree."""
+        goes_on = reason == self.reason and (reason != "jump" or value >= self.value)
+        return Suspect(value, at, 1, reason, self.nth + 1 if goes_on else 1)
 
 
 @frozen
@@ -93,28 +132,32 @@ def judge(
         return Verdict("rollover")
     if suspect is not None and suspect.value == value and _looks_like_nothing(value, bound):
         return Verdict("held", suspect)  # however often it is read
-    if suspect is None or not _agrees(suspect, value, at, bound):
+    if suspect is None:
         return Verdict("held", Suspect(value, at, 1, reason))
+    if not _agrees(suspect, value, at, bound):
+        return Verdict("held", suspect.followed_by(value, at, reason))
     if 0 <= at - suspect.at < (APART if value else ZEROS_APART):
         return Verdict("held", suspect)
     if suspect.reads + 1 >= READS:
         return Verdict("rollover" if wrapped else "replaced")
-    return Verdict("held", Suspect(value, at, suspect.reads + 1, suspect.reason))
+    return Verdict("held", evolve(suspect, value=value, at=at, reads=suspect.reads + 1))
 
 
 def _doubt(known: Known | None, value: Decimal, at: Instant, bound: Bound) -> str:
     if known is None:
         if value <= 0:
             return "drop" if value else "zero"
-        return "jump" if _looks_like_nothing(value, bound) else ""
+        absurd = _looks_like_nothing(value, bound) or value > bound.within(_A_LIFE, 1)
+        return "jump" if absurd else ""
     if value < known.value:
         return "drop" if value else "zero"
     most = bound.most(at - known.at)
-    if most is None and bound.modulus is not None:
+    if most is None:
         # A step of more than half the way round is one back; what looks like nothing need not be
         # as far away.
-        most = bound.modulus / (1000 if _looks_like_nothing(value, bound) else 2)
-    return "jump" if most is not None and value - known.value > most else ""
+        part = 1000 if _looks_like_nothing(value, bound) else 2
+        most = bound.within(at - known.at, part)
+    return "jump" if value - known.value > most else ""
 
 
 def _looks_like_nothing(value: Decimal, bound: Bound) -> bool:
@@ -138,10 +181,9 @@ def _wrapped(known: Known, value: Decimal, at: Instant, bound: Bound) -> bool:
 def _agrees(suspect: Suspect, value: Decimal, at: Instant, bound: Bound) -> bool:
     """Can the counter have come from the held value to this one?"""
     most = bound.most(at - suspect.at)
-    if most is None and bound.modulus is not None:
-        most = bound.modulus / 1000
-    step = value - suspect.value
-    return step >= 0 and (most is None or step <= most)
+    if most is None:
+        most = bound.within(at - suspect.at, 1000)
+    return 0 <= value - suspect.value <= most
 
 
 def modulus_of(register: Register, factor: Decimal) -> Decimal | None:

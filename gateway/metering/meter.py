@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from attrs import define, evolve, frozen
+from attrs import astuple, define, evolve, frozen
 
 from gateway.clock import SECOND, Instant, Millis
 from gateway.metering.counted import CounterValues
@@ -73,6 +73,15 @@ class _Measured:
     polled: tuple[PolledValues, ...]
     found: Found | None = None
     at: Instant = 0
+    news: bool = False
+    """Was it held just now, and not before?"""
+
+    @property
+    def why(self) -> str:
+        """Why nothing was made of what it showed."""
+        assert self.found is not None
+        suspect = self.source.suspect
+        return suspect.reason if suspect and self.found.reason == "held" else self.found.reason
 
     def is_due(self, asked: Instant) -> bool:
         """Was a boundary of a counter's value asked for?"""
@@ -107,7 +116,8 @@ class Meter:
         self._unions: dict[tuple[str, ...], tuple[Register, ...]] = {}
         self._place = [settings.bus, settings.unit]
         """Another one, another meter: what was known of the former is not taken for it."""
-        self._moved = False
+        self._unsaid = False
+        """Is state to be saved with the next step?"""
 
     # ------------------------------------------------------------------------------- asking
 
@@ -170,10 +180,10 @@ class Meter:
         self._advance(sample.at, "bus_busy", formed)
         keep: Instant | None = None
         registers = self._kept
-        doubted: list[Source] = []
+        doubted: dict[Source, str] = {}
         for one, found in self._read(sample, formed):
-            if found.reason in DOUBTED and (one.polled or one.is_due(asked)):
-                doubted.append(one.source)
+            if found.reason in DOUBTED and (one.polled or one.news or one.is_due(asked)):
+                doubted[one.source] = one.why
             for counter in one.counters:
                 counter.offer(found, sample, asked, formed)
             for polled in one.polled:
@@ -185,9 +195,7 @@ class Meter:
             raw = sample.raw.only(registers)
             lean = evolve(sample, raw=raw, faults={}, synchronised=True)
             formed.kept.append(KeptSample(lean, keep))
-        if doubted:
-            raw = sample.raw.only(_union(doubted))
-            formed.kept.append(KeptSample(evolve(sample, raw=raw, faults={}), doubted=True))
+        self._keep_doubted(sample, doubted, formed)
         return self._outcome(formed)
 
     def take_late(
@@ -203,12 +211,16 @@ class Meter:
         if samples:
             self._advance(samples[0].at, before, formed)
         for sample in samples:
+            held: dict[Source, str] = {}
             for one, found in self._read(sample, formed):
+                if one.news:
+                    held[one.source] = one.why
                 for counter in one.counters:
                     counter.offer_late(found, sample, formed)
                 for polled in one.polled:
                     polled.advance(sample.at, "clock", formed)
                     polled.offer(found, sample, formed)
+            self._keep_doubted(sample, held, formed)
         for measured in self._measured.values():
             for counter in measured.counters:
                 counter.end_late(now, formed)
@@ -235,6 +247,9 @@ class Meter:
         time that went by, whatever it shows."""
         for one in self._measured.values():
             one.source.clock_was_set(by)
+        for values in self._all:
+            values.shift(by)
+        self._unsaid = True
 
     def without_time(self, samples: Sequence[Bounded]) -> tuple[Reading, ...]:
         """What it showed at moments of which only bounds are known, once an interval of each boot.
@@ -267,8 +282,9 @@ class Meter:
             if not source.counter or (suspect is None and not replaced):
                 continue
             source.known = source.suspect = None
+            moved_on = not replaced and suspect is not None and suspect.moved_on
             if suspect is not None:
-                source.known = Known(suspect.value, suspect.at)
+                source.begin(suspect.value, suspect.at)
                 fields: dict[str, object] = {
                     "meter": self.name,
                     "quantity": quantity,
@@ -277,10 +293,16 @@ class Meter:
                     "reason": "a person",
                 }
                 formed.events.append(("counter.accepted", fields))
-            for counter in one.counters:
+            for counter in () if moved_on else one.counters:
                 counter.forget()
             formed.unsaid = True
         return self._outcome(formed)
+
+    def _keep_doubted(self, sample: Sample, doubted: Mapping[Source, str], formed: Formed) -> None:
+        if doubted:
+            why = ", ".join(dict.fromkeys(doubted.values()))
+            lean = evolve(sample, raw=sample.raw.only(_union(doubted)), faults={})
+            formed.kept.append(KeptSample(lean, doubted=why))
 
     def _advance(self, now: Instant, reason: str, formed: Formed) -> None:
         for values in self._all:
@@ -290,6 +312,7 @@ class Meter:
         """Each quantity that was asked for, with its value where it can be believed."""
         for one in self._measured.values():
             found = one.source.read(sample)
+            one.news = False
             if found is None:
                 continue
             if one.source.counter and found.value is not None:
@@ -307,7 +330,8 @@ class Meter:
         known, suspect = source.known, source.suspect
         verdict = source.judge(value, sample.at, sample.raw)
         source.suspect = verdict.suspect
-        formed.unsaid |= source.suspect != suspect
+        one.news = verdict.suspect is not None and verdict.suspect.is_news_after(suspect)
+        formed.unsaid |= one.news or _told(source.suspect) != _told(suspect)
         fields: dict[str, object] = {
             "meter": self.name,
             "quantity": source.quantity,
@@ -315,7 +339,7 @@ class Meter:
             "is": value,
         }
         if verdict.suspect is not None:
-            if verdict.suspect.reads == 1 and verdict.suspect != suspect:
+            if one.news:
                 formed.events.append(("counter.held", fields | {"reason": verdict.suspect.reason}))
             return Found(None, "held")
         if verdict.judgement == "plausible":
@@ -331,12 +355,12 @@ class Meter:
                 counter.rolled_over(modulus, sample.at, formed)
             else:
                 counter.replaced(sample.at, formed)
-        source.known = Known(value, sample.at)
+        source.begin(value, sample.at)
         formed.unsaid = True
         return found
 
     def _outcome(self, formed: Formed) -> Outcome:
-        unsaid, self._moved = formed.unsaid or self._moved, False
+        unsaid, self._unsaid = formed.unsaid or self._unsaid, False
         return Outcome(
             tuple(formed.readings),
             tuple(formed.gaps),
@@ -363,12 +387,13 @@ class Meter:
             row = saved["values"].get(_name(values.send.key)) if ours else None
             if row is None and reading is not None:
                 values.forget()
-                self._moved = True
-            elif row is not None and (values.done is None or row[0] >= values.done):
+                self._unsaid = True
+            elif row is not None:
                 values.resume(row)
         for quantity, one in self._measured.items() if ours else ():
             source = one.source
-            known, suspect = saved["counters"].get(quantity, (None, None))
+            known, suspect, *zero = saved["counters"].get(quantity, (None, None))
+            source.zero_since = zero[0] if zero else None
             if known:
                 source.known = Known(Decimal(known[0]), known[1])
             if suspect:
@@ -388,7 +413,8 @@ class Meter:
             if known or suspect:
                 counters[quantity] = [
                     known and [str(known.value), known.at],
-                    suspect and [str(suspect.value), suspect.at, suspect.reads, suspect.reason],
+                    suspect and [str(suspect.value), *astuple(suspect)[1:]],
+                    one.source.zero_since,
                 ]
         whole = {"version": _VERSION, "place": self._place, "values": rows, "counters": counters}
         return json.dumps(whole, separators=(",", ":")).encode()
@@ -403,6 +429,11 @@ def _parsed(state: bytes | None) -> dict[str, Any]:
         return nothing
     ours = isinstance(found, dict) and found.get("version") == _VERSION
     return found if ours else nothing
+
+
+def _told(suspect: Suspect | None) -> tuple[int, str] | None:
+    """What of it has to outlast a restart."""
+    return None if suspect is None else (suspect.reads, suspect.reason)
 
 
 def _name(key: SeriesKey) -> str:

@@ -97,14 +97,17 @@ _ALL: Final = (
     Reason(
         "held",
         "The counter showed a value that cannot follow from the one before: zero, less, or more"
-        " than `max_power` allows. It is kept with the meter's state until the next reads tell.",
-        "If counter.accepted does not follow, look at the meter; then `meter-gateway accept METER`"
-        " takes it for right.",
+        " than `max_power` allows. It is kept with its reason, and not believed until the next"
+        " reads tell.",
+        "If it jumps again and again at a steady rate, `max_power` is too small: nothing is lost"
+        " once it is raised. Else, if counter.accepted does not follow, look at the meter; then"
+        " `meter-gateway accept METER` takes it for right.",
     ),
     # It answered, and there is nothing to reckon from, or not enough.
     Reason(
         "no_baseline",
-        "The first interval of a counter, or of one that stood at zero: nothing to reckon from.",
+        "The first interval of a counter, or of one that had just begun to show zero, as meters do"
+        " that start up: nothing to reckon from.",
         _NOTHING,
     ),
     Reason(

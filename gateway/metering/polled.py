@@ -4,12 +4,12 @@ that is their integral, where a meter has no counter for it."""
 from __future__ import annotations
 
 from decimal import Context, Decimal
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from gateway.clock import HOUR, Instant, Millis
 from gateway.metering.quantity import QUANTITIES
-from gateway.metering.reading import Reading, Sample
+from gateway.metering.reading import Sample
 from gateway.metering.register import EXACT, plain
 from gateway.metering.settings import Label, SendSettings
 from gateway.metering.source import Found, Source
@@ -28,12 +28,19 @@ class PolledValues(Values):
         self._poll = poll
         self._polls: list[Decimal] = []
         self._sample: Sample | None = None
+        self._seen: tuple[str, Millis] | None = None
+        """Boot and boot time of the last poll."""
+        self.cut: tuple[str, Millis] | None = None
+        """The same of the last before the clock was set: a restart does not count up to it."""
+        self._was_set = False
+        """Was the clock set, and has no interval with polls ended since?"""
 
     def offer(self, found: Found, sample: Sample, formed: Formed) -> Instant | None:
         """Count a poll; the first good one in the window of the boundary that is due ends it.
 
         The stamp of the reading that its words are to be kept for; None where there is no need.
         """
+        self._seen = sample.boot_id, sample.boottime
         if found.value is None:
             self.reason = found.reason
             return None
@@ -51,28 +58,50 @@ class PolledValues(Values):
         assert self.done is not None
         polls = self._polls
         expected = max(1, (self.due - self.done) // self._poll)
+        few = len(polls) * 10 < expected * 8
         if not polls or self._sample is None:
             self._gap(reason, formed)
-        elif len(polls) * 10 < expected * 8:
+        elif few and self._was_set:
+            self._gap("clock", formed)
+        elif few:
             self._gap("too_few_polls", formed)
         else:
             value = self.source.multiplied(self._summary(polls))
             if self.send.as_ in ("mean", "consumption"):
                 value = plain(_TWELVE_DIGITS.plus(value))
-            raw = self._sample.raw.only(self.source.registers)
-            formed.readings.append(Reading(self.send.key, self._stamp(), value, raw))
-        self._polls, self._sample = [], None
+            self._give(value, self._sample.raw.only(self.source.registers), formed)
+        self._was_set &= not polls
+        self._drop()
         self._settled(self.due)
 
     def begin(self, now: Instant) -> None:
-        self._polls, self._sample = [], None
+        self._drop()
         super().begin(now)
+
+    def shift(self, by: Millis) -> None:
+        """The polls so far are of another time than the clock showed."""
+        self._drop()
+        self.cut, self._was_set = self._seen or self.cut, True
+
+    def _drop(self) -> None:
+        self._polls, self._sample = [], None
+
+    def saved(self) -> list[Any]:
+        return [self.done, self.cut, self.given]
+
+    def resume(self, saved: list[Any]) -> None:
+        super().resume(saved)
+        _, cut, *_ = [*saved, None]
+        self.cut = cut and (cut[0], cut[1])
 
     def replay(self, polls: list[tuple[Found, Sample]]) -> None:
         """Count the kept polls of the interval that a restart broke into, oldest first.
 
-        The first good one in the window of the boundary last settled was that boundary's own.
+        None of before the clock was set. The first good one in the window of the boundary last
+        settled was that boundary's own.
         """
+        ends = [n for n, (_, one) in enumerate(polls, 1) if (one.boot_id, one.boottime) == self.cut]
+        polls = polls[max(ends, default=0) :]
         good = [(found.value, sample) for found, sample in polls if found.value is not None]
         if not good:
             return

@@ -195,8 +195,8 @@ class KeptSample:
 
     sample: Sample
     until: Instant | None = None
-    doubted: bool = False
-    """Nothing was made of it: it is kept for a profile that may make sense of it (`resend`)."""
+    doubted: str = ""
+    """Why nothing was made of it: it is kept for a profile that may make sense of it (`resend`)."""
 
 
 @frozen

@@ -7,8 +7,9 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from gateway.clock import Instant, Millis
+from gateway.clock import MINUTE, Instant, Millis
 from gateway.metering.counter import (
+    A_DAY,
     Bound,
     Known,
     Suspect,
@@ -34,6 +35,9 @@ _UNSCALED: Final = frozenset({"V", "Hz", "°C", "K", ""})
 """Units the multiplier leaves alone: a current transformer or a pulse ratio does not touch them."""
 
 _W_IN_KW: Final = 1000
+
+ZERO_STANDS: Final[Millis] = 30 * MINUTE
+"""A zero that is shown for so long is no meter that starts up."""
 
 
 @frozen
@@ -62,11 +66,14 @@ class Source:
         self.counter = facts.counter
         self.multiplier = Decimal(1) if facts.unit in _UNSCALED else settings.multiplier
         self._plainly = self.multiplier == 1
+        self._a_day = A_DAY / self.multiplier
         self._per_hour: Decimal | None = None
         if settings.max_power is not None and facts.unit == "kWh":
             self._per_hour = settings.max_power / _W_IN_KW / self.multiplier
         self.known: Known | None = None
         self.suspect: Suspect | None = None
+        self.zero_since: Instant | None = None
+        """When it was believed that the counter stands at zero."""
 
     def read(self, sample: Sample) -> Found | None:
         """The value before the multiplier, or why there is none; None where it was not asked."""
@@ -114,7 +121,17 @@ class Source:
             modulus = modulus_of(term, factor)
         if len(self._plus) + len(self._minus) > 1:
             modulus = None  # a sum of several counters wraps nowhere in particular
-        return Bound(self._per_hour, modulus, resolution)
+        return Bound(self._per_hour, modulus, resolution, self._a_day)
+
+    def begin(self, value: Decimal, at: Instant) -> None:
+        """Reads agreed, or a person said, that it stands there, whatever it was before."""
+        self.known, self.suspect = Known(value, at), None
+        self.zero_since = None if value else at
+
+    def may_reckon_from(self, value: Decimal, at: Instant) -> bool:
+        """Is what it stood at then more than the zero that a meter shows while it starts up?"""
+        since = self.zero_since
+        return bool(value) or (since is not None and at - since >= ZERO_STANDS)
 
     def learn(self, value: Decimal, at: Instant) -> None:
         """Take a value that was believed and kept as what the next ones are held against."""
@@ -127,3 +144,5 @@ class Source:
             self.known = evolve(self.known, at=self.known.at + by)
         if self.suspect is not None:
             self.suspect = evolve(self.suspect, at=self.suspect.at + by)
+        if self.zero_since is not None:
+            self.zero_since += by

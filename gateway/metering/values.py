@@ -7,12 +7,13 @@ one reading or one gap, in order, whatever is asked, answered or slept through i
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from attrs import define, field
 
-from gateway.clock import DAY, Instant
+from gateway.clock import DAY, Instant, Millis
 from gateway.metering.interval import (
     count_boundaries,
     latest_boundary,
@@ -20,7 +21,7 @@ from gateway.metering.interval import (
     previous_boundary,
     window,
 )
-from gateway.metering.reading import Gap, KeptSample, Reading
+from gateway.metering.reading import Gap, KeptSample, RawWords, Reading
 from gateway.metering.settings import Label, SendSettings
 from gateway.metering.source import Source
 
@@ -53,6 +54,8 @@ class Values:
         self.done: Instant | None = None
         """The last boundary that has its reading or gap; None before the first."""
         self.due: Instant = 0
+        self.given: Instant | None = None
+        """The boundary of the last reading: after `done` where the clock was set back since."""
         self.reason = ""
         """Why the last answer did not serve the boundary that is due."""
         self._was = self._now = ""
@@ -116,17 +119,25 @@ class Values:
             end = self._stamp_is_end
             stamp = reading.stamp
             self._settled(stamp if end else next_boundary(stamp, self._every, self._zone))
+            self.given = self.done
+
+    def shift(self, by: Millis) -> None:
+        """The clock was set by so much while it was believed, before and after."""
 
     def forget(self) -> None:
         """The reading that was stored last is not of this meter."""
 
     def saved(self) -> list[Any]:
         """What `resume` needs, for JSON."""
-        return [self.done]
+        return [self.done, self.given]
 
     def resume(self, saved: list[Any]) -> None:
-        """Go on from saved state."""
-        self._settled(saved[0])
+        """Go on from saved state, where that is as new as the reading that was stored last."""
+        if self._is_new(saved):
+            self._settled(saved[0])
+
+    def _is_new(self, saved: list[Any]) -> bool:
+        return self.done is None or saved[0] >= self.done or saved[-1] == self.given
 
     @property
     def deadline(self) -> Instant:
@@ -143,6 +154,10 @@ class Values:
         self.due = next_boundary(boundary, self._every, self._zone)
         self.reason = ""
         self._was, self._now = self._now, ""
+
+    def _give(self, value: Decimal, raw: RawWords, formed: Formed) -> None:
+        self.given = self.due
+        formed.readings.append(Reading(self.send.key, self._stamp(), value, raw))
 
     def _gap(self, reason: str, formed: Formed) -> None:
         self._now = reason

@@ -195,6 +195,15 @@ def test_what_lay_between_and_is_gone_leaves_the_next_as_it_is():
     assert values(again([first, second, fourth], source())) == ["1", "2", "no_base"]
 
 
+def test_what_was_reckoned_from_a_zero_that_stood_is_reckoned_again():
+    shelf = Shelf()
+    m = meter(send())
+    for n in range(3):
+        shelf.append(m.take(energy(NOON + (n - 5) * MINUTE, "0"), NOON + (n - 5) * MINUTE))
+    at_hours(m, shelf, "0", "0", "300", "301")
+    assert values(again(of(shelf), source(multiplier="2"))) == ["0", "600", "2"]
+
+
 def test_one_that_was_brought_in_between_is_no_base_and_left():
     shelf = Shelf()
     at_hours(meter(send()), shelf, "10", "11", None, "17", "18")

@@ -99,8 +99,29 @@ def test_a_counter_that_stands_at_zero_consumes_nothing_and_then_begins():
     m, shelf = meter(send()), Shelf()
     polled(m, shelf, NOON - 5 * MINUTE, "0", "0", "0")
     at_hours(m, shelf, "0", "0", "0.01", "0.05")
-    assert shelf.values() == [(0, "0"), (120, "0.04")]
-    assert shelf.reasons() == ["replaced", "no_baseline"]
+    assert shelf.values() == [(0, "0"), (60, "0.01"), (120, "0.04")]
+    assert shelf.reasons() == ["replaced"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_is_counted_in_an_outage_after_a_zero_that_stood_is_sent(killed: bool):
+    """As a counter of export does, or a new meter."""
+    m, shelf = meter(send()), Shelf()
+    polled(m, shelf, NOON - 5 * MINUTE, "0", "0", "0")
+    at_hours(m, shelf, "0", "0")
+    if killed:
+        m = shelf.restored(meter(send()))
+    at_hours(m, shelf, "300", "301", start=30 * 24)
+    assert [value for _, value in shelf.values()] == ["0", "300", "1"]
+
+
+def test_zeros_of_some_minutes_are_no_baseline_however_short_the_interval():
+    m, shelf = meter(send(every=MINUTE)), Shelf()
+    for n, kwh in enumerate(["48000", *["0"] * 10, "48001", "48002"]):
+        at = NOON + n * MINUTE
+        shelf.append(m.take(energy(at, kwh), at))
+    assert shelf.total() == 1
+    assert shelf.reasons()[-1] == "no_baseline"
 
 
 @pytest.mark.parametrize("as_", ["counter", "consumption"])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.clock import HOUR, MINUTE, SECOND, Instant
+from gateway.clock import DAY, HOUR, MINUTE, SECOND, Instant
 from gateway.metering.counter import (
     READS,
     Bound,
@@ -140,6 +140,41 @@ def test_a_value_that_looks_like_nothing_is_never_believed(bits: int, known: str
 def test_without_a_power_a_step_of_more_than_half_the_way_round_is_held():
     assert Gate(UNBOUNDED, "1000").read("214740000") == "plausible"
     assert Gate(UNBOUNDED, "1000").read("300000000") == "held"
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        pytest.param(Bound(resolution=Decimal("0.001")), id="a float or a sum"),
+        pytest.param(Bound(None, Decimal(1 << 64) / 1000, Decimal("0.001")), id="u64"),
+    ],
+)
+def test_where_the_end_of_its_range_tells_nothing_a_jump_that_no_counter_makes_is_held(bound):
+    assert Gate(bound, "1001").reads("3e15", "1003") == ["held", "plausible"]
+    assert Gate(bound, None).reads("3e15", "1003") == ["held", "plausible"]
+    assert Gate(bound, None).reads("3e9") == ["plausible"]
+
+
+@pytest.mark.parametrize(
+    ("moved", "apart"),
+    [
+        pytest.param("3000000", MINUTE, id="an hour of a large site, handed on at once"),
+        pytest.param("800000000", 365 * DAY, id="a year of 90 MW"),
+    ],
+)
+def test_nothing_that_a_real_meter_does_is_held_though_its_range_has_no_end(moved: str, apart: int):
+    assert Gate(Bound(), "1000", apart).read(Decimal(1000) + Decimal(moved)) == "plausible"
+
+
+def test_a_counter_that_runs_faster_than_its_power_is_told_from_another_meter():
+    gate = Gate(TENTHS, apart=HOUR)
+    gate.reads("1200", "1400")
+    assert gate.suspect is not None
+    assert not gate.suspect.moved_on
+    gate.read("1600")
+    assert gate.suspect.moved_on
+    assert gate.read("5") == "held"
+    assert (gate.suspect.nth, gate.suspect.moved_on) == (1, False)
 
 
 def test_a_counter_that_comes_by_the_end_of_its_range_is_believed():

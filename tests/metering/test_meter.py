@@ -721,5 +721,98 @@ def test_words_of_which_nothing_is_made_are_kept_where_a_value_was_due(shown, re
     m.take(energy(NOON, "10"), NOON)
     out = m.take(energy(NOON + HOUR, shown), NOON + HOUR)
     (kept,) = out.samples
-    assert (kept.doubted, kept.sample.raw) == (True, energy(NOON, shown).raw)
+    why = "zero" if reason == "held" else reason
+    assert (kept.doubted, kept.sample.raw) == (why, energy(NOON, shown).raw)
     assert not m.take(energy(NOON + HOUR + 30 * MINUTE, shown), NOON + HOUR + 30 * MINUTE).samples
+
+
+def doubts(outcomes: list[Outcome]) -> list[str]:
+    return [one.doubted for outcome in outcomes for one in outcome.samples if one.doubted]
+
+
+def test_every_value_that_is_held_is_kept_with_its_reason():
+    m = meter(send(), max_power="10000")
+    hourly(m, "1000", "1001")
+    start = NOON + HOUR + 10 * MINUTE
+    found = polls(m, "0", "1001.1", "500", "1001.2", "9000", "1001.3", start=start)
+    assert doubts(found) == ["zero", "drop", "jump"]
+    late = m.take_late([energy(NOON + HOUR + n * MINUTE, "7") for n in (31, 32)], NOON + 2 * HOUR)
+    assert doubts([late]) == ["drop"]
+
+
+def test_a_power_that_is_set_too_small_costs_neither_a_line_nor_a_write_a_read():
+    m = meter(send(), max_power="1000")
+    hourly(m, "1000")
+    shown = [str(Decimal(1000) + Decimal(n) / 10) for n in range(1, 59)]
+    found = polls(m, *shown, start=NOON + MINUTE)
+    assert sum(map(len, map(events, found))) == len(doubts(found)) == 10
+    assert sum(outcome.state is not None for outcome in found) == 10
+
+
+def test_a_counter_that_moved_on_faster_than_its_power_loses_nothing_when_it_is_accepted():
+    last, state = {}, None
+    m = meter(send(), max_power="1000")
+    for outcome in hourly(m, "1000", "1001"):
+        last |= {one.key: one for one in outcome.readings}
+    polls(m, "1002", "1003", "1004", start=NOON + HOUR + 10 * MINUTE)
+    accepted = m.accept(replaced=False)
+    assert events(accepted) == ["counter.accepted"]
+    state = accepted.state
+    mended = meter(send(), max_power="100000")
+    mended.restore(last, state)
+    then = mended.take(energy(NOON + 2 * HOUR, "1010"), NOON + 2 * HOUR)
+    assert (values(then), gaps(then)) == ([(60, "9")], [])
+
+
+@pytest.mark.parametrize("by", [-30 * HOUR, -2 * HOUR, 2 * HOUR, 30 * HOUR])
+def test_a_counter_is_bounded_by_the_true_time_also_after_a_restart(by: int):
+    last: dict[SeriesKey, Reading] = {}
+    m = meter(send(), max_power="10000")
+    state = None
+    for outcome in hourly(m, "1000", "1001", "1002"):
+        last |= {one.key: one for one in outcome.readings}
+        state = outcome.state or state
+    m.clock_was_set(by)
+    now = NOON + 3 * HOUR + by
+    state = m.advance(now - MINUTE, "clock").state or state
+    for one in (m, meter(send(), max_power="10000")):
+        if one is not m:
+            one.restore(last, state)
+        assert events(one.take(energy(now - 30 * SECOND, "1013"), now)) == ["counter.held"]
+        assert events(one.take(energy(now, "1011"), now)) == []
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("by", [-130 * MINUTE, -50 * HOUR, 130 * MINUTE])
+def test_polls_of_before_the_clock_was_set_are_in_no_mean(by: int, killed: bool):
+    sends = (
+        send("mean", quantity="active_power_total"),
+        send("maximum", quantity="active_power_total", key=SeriesKey("", "2")),
+    )
+    m = meter(*sends)
+    kept: list[Sample] = []
+    last: dict[SeriesKey, Reading] = {}
+    found: list[Outcome] = []
+
+    def poll(at: int, watts: str) -> None:
+        one = evolve(sample(at, {POWER: watts}), boottime=len(kept))
+        found.append(m.take(one, at))
+        kept.extend(each.sample for each in found[-1].samples)
+        last.update({reading.key: reading for reading in found[-1].readings})
+
+    for n in range(91):
+        poll(NOON + n * MINUTE, "9000")
+    assert [value for outcome in found for _, value in values(outcome)] == ["9000", "9000"]
+    m.clock_was_set(by)
+    now = NOON + 91 * MINUTE + by
+    found.append(m.advance(now, "clock"))
+    state = [outcome.state for outcome in found if outcome.state][-1]
+    del found[:]
+    if killed:
+        m = meter(*sends)
+        m.restore(last, state, kept)
+    for n in range(6 * 60):
+        poll(now + n * MINUTE, "100")
+    assert {value for outcome in found for _, value in values(outcome)} == {"100"}
+    reasons = {reason for outcome in found for _, reason in gaps(outcome)}
+    assert reasons == (set() if by == -130 * MINUTE else {"too_few_polls" if killed else "clock"})

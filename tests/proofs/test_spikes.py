@@ -5,7 +5,8 @@ what users of other programs report (Sigenergy#313: 187 kWh out of nothing; idm#
 Tasmota#17659; solaredge-modbus#128). A real `Meter` of each kind of register is polled every minute
 and asked again within the windows of its boundaries, as the rounds do; the truth is known at every
 instant. What a meter may have come to within `max_power` nobody can tell from the truth: that is
-counted apart. Without `max_power` every step forward of less than half the range is of that kind.
+counted apart. Without `max_power` every step forward of less than half the range is of that kind,
+or where that is too wide, of less than 10 GWh.
 """
 
 from __future__ import annotations
@@ -181,13 +182,9 @@ def spiked(pattern: str, seed: int, bounded: bool, figures: Figures) -> None:
             bad = words
         reach = Decimal(KILOWATTS) * (at - known_at) / HOUR + 1
         if bad != words and shown is not None and known <= shown:
-            modulus = (
-                site.meter._measured[ENERGY]
-                .source.bound(RawWords((Block(3, 100, bad),)), shown)
-                .modulus
-            )
-            half = shown - known if modulus is None else modulus / 2
-            if shown - known <= (reach if bounded else half):
+            raw = RawWords((Block(3, 100, bad),))
+            bound = site.meter._measured[ENERGY].source.bound(raw, shown)
+            if shown - known <= (reach if bounded else bound.within(at - known_at, 2)):
                 figures.shown, figures.untold = figures.shown + 1, figures.untold + 1
                 continue  # nobody can tell
         outcome = site.take(bad, at)
