@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import click
 from attrs import asdict
 
-from gateway.cli.costs import BusCost, Costs, SenderCost, costs_of, problems
+from gateway.cli.costs import BusCost, Costs, SenderCost, costs_of, problems, unbounded
 from gateway.cli.lessons import Learnt, learnt_of
 from gateway.cli.output import (
     buffer_of,
@@ -69,7 +69,8 @@ def check(days: int, as_json: bool, config: str | None) -> None:
     if as_json:
         view = {**_mistakes_view(loaded.warnings), **_costs_view(loaded.config, costs, days)}
         view["counts"] = counts and {**asdict(counts), "balanced": counts.balanced}
-        print_json({**view, "learnt": [_learnt_view(one) for one in learnt], "problems": doubts})
+        view |= {"learnt": [_learnt_view(one) for one in learnt], "problems": doubts}
+        print_json({**view, "unbounded": unbounded(loaded.config)})
         _refuse_unbalanced(counts)
         return
     if loaded.warnings:
@@ -79,6 +80,11 @@ def check(days: int, as_json: bool, config: str | None) -> None:
         click.echo(_learnt_lines(one))
     if counts is not None:
         click.echo(_counts_lines(counts))
+    if names := unbounded(loaded.config):
+        click.echo(
+            f"hint: no max_power bounds the counters of {', '.join(names)}: a bad read or another"
+            " meter that shows more may not be told from what they count"
+        )
     for doubt in doubts:
         click.echo(click.style("warning: ", fg="yellow") + doubt, err=True)
     _refuse_unbalanced(counts)

@@ -16,6 +16,7 @@ from attrs import frozen
 from gateway.clock import DAY, Millis
 from gateway.config.settings import GatewayConfig
 from gateway.metering.interval import window
+from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import As
 from gateway.metering.register import Register
 from gateway.metering.settings import MeterSettings, SendSettings
@@ -158,6 +159,19 @@ def problems(config: GatewayConfig, costs: Costs) -> list[str]:
         if sender.bytes > sender.capacity
     ]
     return found
+
+
+def unbounded(config: GatewayConfig) -> list[str]:
+    """The meters with counters of energy whose steps `max_power` would bound."""
+    return [
+        meter.name
+        for meter in config.meters
+        if meter.max_power is None
+        and any(
+            (quantity := QUANTITIES[send.measured]).counter and quantity.unit == "kWh"
+            for send in meter.send
+        )
+    ]
 
 
 # ----------------------------------------------------------------------------------------- buses

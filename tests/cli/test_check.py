@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import socket
 import sqlite3
 from decimal import Decimal
@@ -79,6 +80,18 @@ def test_what_will_not_work_out_is_said(capsys: pytest.CaptureFixture[str], site
     assert ["busy" in p for p in problems(config, costs_of(config))] == [True]
     assert run(["check", "--config", str(site)]) == 0
     assert "poll less often" in capsys.readouterr().err
+
+
+def test_meters_whose_counters_nothing_bounds_are_named(
+    capsys: pytest.CaptureFixture[str], site: Path
+) -> None:
+    names = [meter.name for meter in load(site).config.meters]
+    assert view(capsys, site)["unbounded"] == names
+    assert run(["check", "--config", str(site)]) == 0
+    assert f"the counters of {', '.join(names)}:" in capsys.readouterr().out
+    bounded = re.sub(r"(\n *)(unit: \d+)", r"\1\2\1max_power: 100 kW", site.read_text())
+    site.write_text(bounded)
+    assert view(capsys, site)["unbounded"] == []
 
 
 def test_a_disk_that_is_smaller_than_the_buffer_may_become_is_said(
