@@ -269,6 +269,17 @@ async def test_a_link_that_is_back_is_asked_before_the_next_poll_and_no_sooner_t
     assert 140 < tries <= 151
 
 
+async def test_behind_a_link_that_is_back_nothing_is_asked_that_no_poll_has_missed():
+    house = House(NOON + MINUTE, counter(10 * MINUTE), poll=15 * MINUTE)
+    async with house.running():
+        await house.clock.pass_until(NOON + 9 * MINUTE)
+        house.line.fault = "link_down"
+        await house.clock.pass_until(NOON + 14 * MINUTE)
+    asked = [at for at, _, _ in house.line.asked if at > NOON + 9 * MINUTE]
+    assert len(asked) > 10, "the boundary of ten past, while its window is open"
+    assert max(asked) < NOON + 11 * MINUTE + 5 * SECOND
+
+
 async def test_the_time_it_was_stopped_is_a_gap_with_that_reason():
     house = House(NOON - SECOND, counter(), poll=15 * MINUTE)
     async with house.running():
