@@ -168,8 +168,10 @@ def test_what_a_counter_cannot_have_done_is_named_and_not_stored(place: Place) -
     _, err = place.call("import", file, "--yes", code=1)
     assert f"{file}:7:1: error: meterID 111: the counter fell, from 501 of" in err
     assert f"to 3 of {shown(START + 2 * HOUR)} (line 7)" in err
-    assert f"{file}:4:1: error: meterID 111: the counter fell, from 99999999999 of" in err
-    assert f"to 505 of {shown(START + 6 * HOUR)} (line 3)" in err
+    assert (
+        f"{file}:4:1: error: meterID 111: the counter cannot have moved so far, from 503.5" in err
+    )
+    assert f"to 99999999999 of {shown(START + 5 * HOUR)} (line 4)" in err
     assert f"{file}:2:1: error: meterID 111: the counter fell, from 510" in err
     assert f"to 509 of {shown(START + 9 * HOUR)} (in the buffer)" in err
     assert f"{file}:9:1: error: meterID 333: the meter cannot have counted 1{'0' * 19} of" in err
