@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from gateway.buffer import appending
 from gateway.buffer.store import Store
 from gateway.clock import DAY, HOUR
 from gateway.energinet import answer, choosing, uploader
@@ -26,7 +27,7 @@ from tests.simulation.years import Figures, play
 
 YEARS = 20
 LONG = 40
-FALSE_HOLDS = 0.25
+FALSE_HOLDS = 0.1
 """A year, at most: after a step of the clock a right value may wait for the two that follow."""
 BACKLOG = 4
 """The number of a site whose bodies are small."""
@@ -129,6 +130,10 @@ def what_is_stored_is_not_all(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Store, "_append", some)
 
 
+def what_is_missing_is_not_written_down(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(appending._Plan, "ledger", lambda plan: None)
+
+
 @pytest.mark.parametrize(
     ("plant", "kinds"),
     [
@@ -140,6 +145,7 @@ def what_is_stored_is_not_all(patch: pytest.MonkeyPatch) -> None:
         (no_answer_is_a_good_one, ("_answer",)),
         (it_gives_up_after_an_hour, ("_answer",)),
         (what_is_stored_is_not_all, ("_kill",)),
+        (what_is_missing_is_not_written_down, ("_trouble", "_step")),
     ],
     ids=lambda one: getattr(one, "__name__", None),
 )

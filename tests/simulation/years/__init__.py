@@ -66,12 +66,20 @@ FAULTS: Final = (
     "rollover",
     "meter replaced, told by its serial number",
     "meter replaced, told by agreeing reads",
+    "meter replaced by one that shows more",
+    "meter replaced by one that shows more, which nothing tells",
     "meter reset",
     "meter taken out of the configuration, and back",
     "meter moved to another sender",
     "power cut, synchronised at boot",
 )
 """What can be drawn."""
+
+KINDS: Final = (
+    "counter", "consumption", "mean", "minimum", "maximum", "last", "integral", "f32", "u32",
+    "u64", "bcd32",
+)  # fmt: skip
+"""What the values of a site are, and what its counters are written as."""
 
 NEVER: Final = ("meter.wrong_model", "upload.request", "upload.ambiguous")
 """Not asked for here, or too seldom: tests/proofs/test_repeated_hour.py has the last."""
@@ -93,6 +101,8 @@ class Figures:
     seconds: float = 0
     fired: Counter[str] = field(factory=Counter)
     rows: Counter[str] = field(factory=Counter)
+    kinds: Counter[str] = field(factory=Counter)
+    known: Counter[str] = field(factory=Counter)
     events: Counter[str] = field(factory=Counter)
     gaps: Counter[str] = field(factory=Counter)
     fates: Counter[str] = field(factory=Counter)
@@ -108,10 +118,14 @@ class Figures:
         """One more."""
         self.fired += site.fired
         self.rows += site.api.rows
+        for row in site.oracle.rows.values():
+            self.kinds[row.kind] += len(row.stored)
+            self.kinds[row.place.counter.encoding.type] += len(row.stored)
         self.events += events.counts
         self.gaps += site.oracle.gaps
         self.fates += site.judge.fates
         self.energy.update(site.oracle.energy)
+        self.known += site.oracle.known
         self.stored += site.oracle.count
         self.requests += site.api.requests
         self.values += site.api.values
@@ -125,6 +139,7 @@ class Figures:
             *(fault for fault in FAULTS if not self.fired[fault]),
             *(f"answer {row}" for row in ROWS if not self.rows[row]),
             *(f"event {event}" for event in sorted(SAID) if not self.events[event]),
+            *(f"values {kind}" for kind in KINDS if not self.kinds[kind]),
         ]
 
     def table(self) -> str:
@@ -137,6 +152,8 @@ class Figures:
             f"where the readings are: {_listed(self.fates)}",
             f"what is missing: {_listed(self.gaps)}",
             f"consumption: {_listed(self.energy)}",
+            f"values: {_listed(self.kinds)}",
+            f"known not to be right yet: {_listed(self.known) or 'nothing'}",
             "faults: " + ", ".join(f"{name} {self.fired[name]}" for name in FAULTS),
             "answers of Energinet: "
             + ", ".join(f"{ROWS[name]} {self.rows[name]}" for name in ROWS),
@@ -208,7 +225,7 @@ def told(site: Site, events: Events, error: BaseException, again: str) -> str:
         f" {config.energinet.label}, gap {rules}, poll {config.buses[0].poll // 1000} s, linger"
         f" {config.energinet.linger // 1000} s; clock off {site.machine.off} ms",
         *(f"  {shown(at)} {what}" for at, what in site.story[-12:]),
-        *(f"    {shown(at)} {event} {fields}" for at, event, fields in events.last[-20:]),
+        *(f"    {shown(at)} {event} {fields}" for at, event, fields in events.last),
         f"again: {again}",
     ]
     return "\n".join(lines)

@@ -130,7 +130,8 @@ class Faults:
         if right < 20_000 or self._removed:
             return ""
         kind = draw.choice(["zero", "garbage", "high word stale", "counter of another meter"])
-        far = right + 3 * modulus // 5
+        # A float has no modulus: what no counter does in a day is too far.
+        far, end = (right + 3 * modulus // 5, modulus) if place.bounded else (10**12, 10**30)
         low_word = 10_000 if place.counter.encoding.type == "bcd32" else 65_536
         shown = {
             "zero": 0,
@@ -139,7 +140,7 @@ class Faults:
             "counter of another meter": self._place().shown(now),
         }[kind]
         back = 0 <= shown < right - place.device.per_hour * 12
-        if not back and not far <= shown < modulus:
+        if not back and not far <= shown < end:
             return ""
         if shown and shown + modulus - right <= modulus // 10 + 50 * place.device.per_hour:
             return ""  # it might have gone once round
@@ -153,13 +154,28 @@ class Faults:
         if right < 1_000 or right > place.modulus * 4 // 5 or self._too_soon(place):
             return ""
         serial = f"{place.unit}{len(place.changes) + 2:06d}"
-        self._put(place, evolve(place.device, serial=serial, start=right // 2, since=now))
+        start, fired = right // 2, "meter replaced, told by agreeing reads"
+        if self.draw.random() < 0.4:
+            fired = "meter replaced by one that shows more"
+            start = right + self._more(place)
+            if start > place.modulus * 4 // 5:
+                return ""
+        device = evolve(place.device, serial=serial, start=start, since=now)
+        if start > right and not place.serial and place.max_power is None:
+            fired += ", which nothing tells"
+        self._put(place, device)
         if place.serial:
             self.site.fired["meter replaced, told by its serial number"] += 1
             self._later(self.draw.choice([HOUR, DAY, 3 * DAY]), lambda: self._take(place))
         else:
-            self.site.fired["meter replaced, told by agreeing reads"] += 1
-        return f"{place.name} replaced"
+            self.site.fired[fired] += 1
+        return f"{place.name} replaced: {start} for {right}"
+
+    def _more(self, place: Place) -> int:
+        """What it may show more than the former: further than that could have come in a month."""
+        if place.max_power is not None:
+            return 50 * 24 * place.most_per_hour
+        return place.modulus // 10
 
     def _reset(self) -> str:
         place, now = self._place(), self.site.steps.true
@@ -178,7 +194,8 @@ class Faults:
 
     def _put(self, place: Place, device: Device) -> None:
         now = self.site.steps.true
-        place.device, place.spikes = device, []
+        turns = place.device.total(now) // place.modulus * place.modulus
+        place.device, place.spikes = evolve(device, start=device.start + turns), []
         place.changes.append(now)
         place.doubtful_until = now + 2 * DAY
 
@@ -189,6 +206,7 @@ class Faults:
             self._later(HOUR, lambda: self._take(place))
             return
         serial = place.device.serial
+        place.doubtful_until = site.steps.true + 2 * DAY
         meters = [
             evolve(m, serial_number=serial) if m.name == place.name and m.serial_number else m
             for m in site.config.meters
@@ -280,7 +298,7 @@ class Faults:
             self._power_cut(draw.choice([20, 500, 30_000]) * SECOND)
             true = site.steps.true
             where = draw.choice(["1970", "year", "month", "hours", "ahead", "right"])
-            machine.off = {
+            off = {
                 "1970": -true + 10 * SECOND,
                 "year": -365 * DAY,
                 "month": -30 * DAY - draw.randrange(DAY),
@@ -288,7 +306,7 @@ class Faults:
                 "ahead": HOUR * draw.randint(1, 9_000),
                 "right": 0,
             }[where]
-            machine.is_synchronised = False
+            machine.set(off, synchronised=False)
             site.revive()
             return where
 
@@ -303,7 +321,6 @@ class Faults:
         def known() -> None:
             site.fired[fired] += 1
             self._set_clock(0)
-            machine.is_synchronised = True
             self._clock_busy = False
             self._calm_since = site.steps.true
 
@@ -321,11 +338,12 @@ class Faults:
         self._clock_busy = True
         self._calm_since = 1 << 62
         site.api.in_doubt = True
-        site.oracle.clock_was_wrong = True
+        site.oracle.clock_is_wrong()
 
         def end() -> None:
             self._set_clock(0)
             site.api.in_doubt = False
+            site.oracle.clock_is_right()
             self._clock_busy = False
             self._calm_since = site.steps.true
 
@@ -336,7 +354,8 @@ class Faults:
     def _set_clock(self, off: Millis) -> None:
         site = self.site
         by = off - site.machine.off
-        site.machine.off, site.judge.clock_set = off, site.steps.true
+        site.machine.set(off, synchronised=True)
+        site.judge.clock_set = site.steps.true
         if abs(by) > SECOND:
             site.fired["clock set " + ("forward" if by > 0 else "back")] += 1
         # Who looks at the clock every two seconds or every minute will have looked by then.

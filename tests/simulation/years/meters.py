@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import struct
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from decimal import Decimal
@@ -32,7 +34,9 @@ def profile(counter: Register, *, serial: bool) -> DeviceProfile:
 
 
 def digits(register: Register) -> int:
-    """How many different numbers a counter can show."""
+    """How many different numbers a counter can show; of a float, to its last digit."""
+    if register.encoding.type == "f32":
+        return 1 << 24
     if register.modulus is not None:
         return int(register.modulus / register.scale)
     words = register.encoding.words
@@ -60,7 +64,7 @@ class Device:
 
     def power(self, at: Instant) -> int:
         """In tenths of a watt; another one every second."""
-        return (at // 1000 * 2_654_435_761 + self.salt) % 90_000 + 100
+        return (at // 1000 * 2_654_435_761 + self.salt) % 90_000 - 9_000
 
     def _point(self, hour: int) -> int:
         wobble = (hour * 2_654_435_761 + self.salt) % (self.per_hour + 1)
@@ -77,6 +81,16 @@ class Seen:
     synchronised: bool
     device: Device
     total: int
+
+
+@frozen
+class Poll:
+    """A power that a meter showed."""
+
+    true: Instant
+    wall: Instant
+    synchronised: bool
+    power: int
 
 
 @frozen
@@ -97,6 +111,8 @@ class Place:
     counter: Register
     serial: bool
     device: Device
+    max_power: Decimal | None = None
+    """As configured."""
     trouble: str = ""
     """What every request meets, until it is over."""
     spikes: list[Spike] = field(factory=list)
@@ -105,8 +121,10 @@ class Place:
     """Does the counter show its value for "not available"?"""
     seen: dict[int, list[Seen]] = field(factory=lambda: defaultdict(list))
     """What the counter really showed, by that."""
-    powers: list[tuple[Instant, Instant, int]] = field(factory=list)
-    """When power was read, by the truth and by the wall clock, and what it was."""
+    history: list[Seen] = field(factory=list)
+    """The same, oldest first."""
+    powers: list[Poll] = field(factory=list)
+    """Oldest first."""
     changes: list[Instant] = field(factory=list)
     """When another meter took its place, or it was reset."""
     doubtful_until: Instant = 0
@@ -117,6 +135,28 @@ class Place:
     @property
     def modulus(self) -> int:
         return digits(self.counter)
+
+    @property
+    def most_per_hour(self) -> int:
+        """The most that `max_power` lets it count in an hour, in its last digit."""
+        assert self.max_power is not None
+        return int(self.max_power / 1000 / self.counter.scale)
+
+    @property
+    def bounded(self) -> bool:
+        """Is it known how far the counter may move at most?"""
+        return self.max_power is not None or self.counter.encoding.type != "f32"
+
+    def polls(self, first: Instant, last: Instant) -> list[Poll]:
+        """Those of a stretch of true time."""
+        low = bisect_left(self.powers, first, key=lambda one: one.true)
+        return self.powers[low : bisect_right(self.powers, last, lo=low, key=lambda one: one.true)]
+
+    def counts(self, first: Instant, last: Instant) -> list[Seen]:
+        """What the counter showed in a stretch of true time."""
+        low = bisect_left(self.history, first, key=lambda one: one.true)
+        high = bisect_right(self.history, last, lo=low, key=lambda one: one.true)
+        return self.history[low:high]
 
     def shown(self, at: Instant) -> int:
         """What its display shows."""
@@ -187,8 +227,8 @@ class Wire:
                 data = place.device.serial.encode().ljust(8, b"\0")
             elif register is POWER:
                 power = place.device.power(at)
-                place.powers.append((at, wall, power))
-                data = power.to_bytes(4, "big")
+                place.powers.append(Poll(at, wall, self._machine.is_synchronised, power))
+                data = power.to_bytes(4, "big", signed=True)
             else:
                 data = self._counter(place, at, wall)
             start = register.address - read.address
@@ -212,16 +252,22 @@ class Wire:
             machine = self._machine
             seen = Seen(at, wall, machine.boot_id, machine.is_synchronised, place.device, total)
             place.seen[right].append(seen)
+            place.history.append(seen)
             before = place.last
             same = before is not None and before.device is place.device
             if before and same and before.total // place.modulus != total // place.modulus:
                 self.fired("rollover")
                 place.doubtful_until = at + DAY
+            elif before and not same:
+                place.doubtful_until = at + 2 * DAY
             place.last = seen
             number = right
         size = 2 * register.encoding.words
-        if register.encoding.type.startswith("bcd") and number not in register.not_available:
-            number = int(str(number), 16)
+        if number not in register.not_available:
+            if register.encoding.type == "f32":
+                return struct.pack(">f", number)
+            if register.encoding.type.startswith("bcd"):
+                number = int(str(number), 16)
         return number.to_bytes(size, "big")
 
 

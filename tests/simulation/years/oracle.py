@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
+from itertools import combinations
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from attrs import define, evolve, field
 
-from gateway.clock import DAY, SECOND, Instant, Millis
+from gateway.buffer.views import GapLine
+from gateway.clock import DAY, HOUR, MINUTE, SECOND, Instant, Millis
 from gateway.energinet.batch import stamp_text
 from gateway.metering.interval import (
     Repeat,
-    count_boundaries,
     next_boundary,
     previous_boundary,
     repeats,
@@ -23,11 +25,22 @@ from gateway.metering.interval import (
 from gateway.metering.reading import Commit, Gap, RawWords, Reading, SeriesKey
 from gateway.metering.settings import MeterSettings, SendSettings
 from tests.simulation.years.meters import POWER, Place, Seen, window
+from tests.simulation.years.steps import Machine, Stretch
 
 _BREAKS: Final = frozenset({"replaced", "no_baseline", "gap"})
 """Gaps at whose boundary a value was sampled all the same."""
 _UNTIMED: Final[Millis] = SECOND
 """How far a value that got its time afterwards may be off it."""
+_ROUND: Final[Millis] = 2 * MINUTE
+"""What a round may take; if the clock is set meanwhile, what it read gets its time afterwards."""
+_READS: Final = 3
+"""So many reads that agree tell of another meter."""
+_ZERO_STANDS: Final[Millis] = 30 * MINUTE
+"""A zero that was shown for less may be of a meter that starts up: nothing is reckoned from it."""
+_STALE: Final[Millis] = 7 * HOUR
+"""After that nothing is stored that was read at a known time, however full the disk was."""
+_TENTHS: Final = Decimal("0.06")
+"""How far a mean is rounded, in tenths of a watt."""
 
 
 class Broken(BaseException):
@@ -59,13 +72,24 @@ class Row:
     words: dict[Instant, RawWords] = field(factory=dict)
     newest: Instant = 0
     """The stamp of the last one."""
+    ahead: set[Instant] = field(factory=set)
+    """Stamps that lay ahead when they were stored, by a clock that was wrong."""
     accepted: set[Instant] = field(factory=set)
     """Stamps of which Energinet's confirmation arrived."""
-    settled: int = 0
-    """Boundaries that have a value or a gap."""
     first: Instant | None = None
-    last: Instant = 0
-    """The first and the last of them."""
+    """The first boundary that had a value or a gap."""
+    gaps: list[tuple[Instant, Gap]] = field(factory=list)
+    """What was committed as missing, and the last boundary of each."""
+    ledger_end: Instant = 0
+    """The last stamp of them."""
+    passed_over: list[tuple[Instant, Gap]] = field(factory=list)
+    """Those that came when the ledger had later ones, made while the clock was ahead. It does not
+    take them, which is known."""
+
+    @property
+    def kind(self) -> str:
+        """What it is sent as; the integral of a power is a consumption to everybody else."""
+        return "integral" if self.send.integrates else self.send.as_
 
 
 @define(eq=False)
@@ -73,6 +97,7 @@ class Oracle:
     """Judges all that is stored and sent."""
 
     zone: ZoneInfo
+    machine: Machine
     label: str
     rows: dict[SeriesKey, Row] = field(factory=dict)
     backfilled: set[SeriesKey] = field(factory=set)
@@ -81,8 +106,23 @@ class Oracle:
     energy: dict[str, Decimal] = field(factory=lambda: defaultdict(Decimal))
     """Where what the counters moved has gone, by fate."""
     fired: Callable[[str], None] = lambda fault: None
-    clock_was_wrong: bool = False
-    """Was the clock set while it was taken to be right? Some intervals are there twice then."""
+    known: Counter[str] = field(factory=Counter)
+    """What is known not to be right yet, how often."""
+    _wrong: list[tuple[Instant, Instant]] = field(factory=list)
+    """True time in which the clock was wrong and taken to be right: intervals may be there twice,
+    or never have been."""
+    _wrong_since: Instant | None = None
+    _is_set_right: bool = False
+
+    def clock_is_wrong(self) -> None:
+        """It was set, and nobody knows."""
+        if self._wrong_since is None:
+            self._wrong_since = self.machine.true - window(HOUR) - SECOND
+        self._is_set_right = False
+
+    def clock_is_right(self) -> None:
+        """It is right again; so is what comes after the next commit, which tells of it."""
+        self._is_set_right = True
 
     def configure(self, meters: tuple[MeterSettings, ...], places: Mapping[str, Place]) -> None:
         """These are the series now."""
@@ -98,6 +138,10 @@ class Oracle:
 
     def committed(self, commit: Commit, repeated: tuple[Reading, ...]) -> None:
         """What the buffer took."""
+        if self._is_set_right and self._wrong_since is not None:
+            until = self.machine.true + window(HOUR) + SECOND
+            self._wrong.append((self._wrong_since, until))
+            self._wrong_since = None
         again = {id(one) for one in repeated}
         events: dict[SeriesKey, list[tuple[Instant, Reading | Gap]]] = defaultdict(list)
         for reading in commit.readings:
@@ -112,9 +156,7 @@ class Oracle:
         for key, some in events.items():
             row = self.rows[key]
             for boundary, one in sorted(some, key=lambda each: each[0]):
-                row.settled += one.count if isinstance(one, Gap) else 1
                 row.first = boundary if row.first is None else row.first
-                row.last = boundary
                 if isinstance(one, Gap):
                     self._gap(row, boundary, one)
                 else:
@@ -126,7 +168,7 @@ class Oracle:
         for one in readings:
             row = self.rows[one.key]
             words = one.raw.lookup(row.place.counter)
-            if words is None or row.send.as_ not in ("counter", "consumption"):
+            if words is None or row.kind not in ("counter", "consumption"):
                 continue
             seen = row.place.seen.get(_number(words, row.place), ())
             if not any(not each.synchronised and each.true <= one.stamp for each in seen):
@@ -146,9 +188,11 @@ class Oracle:
             row.stored[one.stamp] = one.value
             row.words[one.stamp] = one.raw
             row.newest = one.stamp
+            if one.stamp > self.machine.true:
+                row.ahead.add(one.stamp)
             if self.ambiguous(one.stamp):
                 self.fired("an hour that the clock shows twice")
-        if row.send.as_ in ("counter", "consumption"):
+        if row.kind in ("counter", "consumption"):
             if not stored and row.kept is None:
                 row.kept = evolve(row.chain)
             self._counted(row, boundary, one, stored=stored)
@@ -189,8 +233,11 @@ class Oracle:
             for base in [chain.base] if chain.base else self._bases(row, chain.at):
                 for now in seen:
                     moved = (now.total - base.total) * scale
-                    if base.device is now.device and moved == chain.moved:
-                        self.energy["stored" if stored else "refused: its stamp is taken"] += moved
+                    fate = "stored" if stored else "dropped: repeated"
+                    if base.device is not now.device:
+                        fate = _untold(row.place, base, now)
+                    if fate and moved == chain.moved:
+                        self.energy[fate] += moved
                         row.chain = Chain(now)
                         if stored:
                             row.kept = None
@@ -200,7 +247,13 @@ class Oracle:
         raise Broken(f"{name}: {told} up to {boundary}, but the counter moved {tried}")
 
     def _gap(self, row: Row, boundary: Instant, gap: Gap) -> None:
-        if row.send.as_ != "consumption":
+        if gap.stamp <= row.ledger_end:
+            row.passed_over.append((boundary, gap))
+            self.known["missing values that the ledger leaves out after a step back"] += gap.count
+        else:
+            row.gaps.append((boundary, gap))
+            row.ledger_end = gap.stamp if gap.last is None else gap.last
+        if row.kind != "consumption":
             return
         chain = row.chain
         if gap.reason == "buffer_full":
@@ -219,7 +272,9 @@ class Oracle:
         if base is None:
             return
         if reason == "no_baseline" and base.total % row.place.modulus == 0:
-            return
+            since = min(one.true for one in row.place.seen[0] if one.total == base.total)
+            if base.true - since < _ZERO_STANDS:
+                return
         if not any(base.true <= at for at in row.place.changes):
             raise Broken(
                 f"{row.send.key.meter_id}: {reason} at {boundary}, but it is the same meter"
@@ -227,33 +282,59 @@ class Oracle:
 
     def _bases(self, row: Row, boundary: Instant | None) -> list[Seen]:
         """What the counter may have stood at on a boundary of which nothing was stored."""
-        found = [one for some in row.place.seen.values() for one in some]
+        place, far = row.place, row.send.every // 10 + _UNTIMED
         if boundary is None:
-            return found
-        return [one for one in found if self._in_time(row, boundary, one)]
+            return place.history
+        at = {boundary - one.off for one in self.machine.stretches()} | {boundary}
+        near = {id(one): one for each in at for one in place.counts(each - far, each + far)}
+        return [one for one in near.values() if self._in_time(row, boundary, one)]
 
     def _seen(self, row: Row, boundary: Instant, shown: int) -> list[Seen]:
         some = row.place.seen.get(shown, ())
-        return [one for one in some if self._in_time(row, boundary, one)]
+        fresh = self.machine.true - _STALE
+        return [
+            one
+            for one in some
+            if (one.true >= fresh or not one.synchronised) and self._in_time(row, boundary, one)
+        ]
 
     def _in_time(self, row: Row, boundary: Instant, one: Seen) -> bool:
-        """May a value that was seen then stand for this boundary?"""
-        if one.synchronised:
-            return 0 <= one.wall - boundary <= window(row.send.every)
-        return abs(one.true - boundary) <= row.send.every // 10 + _UNTIMED
+        """May a value that was seen then stand for this boundary? It is judged by what the clock
+        showed, if that was believed, else by the time that it got afterwards."""
+        if one.synchronised and 0 <= one.wall - boundary <= window(row.send.every):
+            return True
+        at = self._afterwards(one) if one.synchronised else one.true
+        return at is not None and abs(at - boundary) <= row.send.every // 10 + _UNTIMED
+
+    def _afterwards(self, one: Seen) -> Instant | None:
+        """When it was by the clock that was set in the round that it is of; None: none was."""
+        after = None
+        for stretch in self.machine.stretches():
+            if stretch.since <= one.true:
+                break
+            after = stretch
+        if after is None or after.since - one.true > _ROUND:
+            return None
+        return one.true + after.off
 
     def _polled(self, row: Row, boundary: Instant, one: Reading) -> None:
+        """It comes from polls that the clock showed within its interval, and that lie within it by
+        the clock as it was when it was formed."""
         first = previous_boundary(boundary, row.send.every, self.zone)
-        last = boundary + window(row.send.every)
-        polls = []
-        for true, wall, power in reversed(row.place.powers):
-            if first <= wall <= last or first - _UNTIMED <= true <= last + _UNTIMED:
-                polls.append(power)
-            elif polls and true < first - DAY:
+        unit = POWER.scale * row.meter.multiplier
+        if row.kind == "integral":
+            unit *= Decimal(boundary - first) / (HOUR * 1000)
+        value, tried = one.value / unit, []
+        for stretch in self.machine.stretches():
+            if stretch.until < self.machine.true - 2 * DAY:
                 break
-        scale = POWER.scale * row.meter.multiplier
-        if not polls or not min(polls) * scale <= one.value <= max(polls) * scale:
-            raise Broken(f"{one.key.meter_id}: {one.value} W at {boundary}, polls were {polls}")
+            if not stretch.believed:
+                continue
+            polls = _polls(row, first, boundary, stretch)
+            if polls and _fits(row.kind, value, polls, first, boundary, row.send.every):
+                return
+            tried.append([power for _, power in polls])
+        raise Broken(f"{one.key.meter_id}: {value} at {boundary}, polls were {tried}")
 
     # ------------------------------------------------------------------------------- at the end
 
@@ -270,15 +351,108 @@ class Oracle:
         """Does the site's clock show this time twice?"""
         return any(one.start <= at < one.end for one in nights(at // DAY, self.zone))
 
-    def check_ledger(self) -> None:
-        """Each interval of each meterID has a value, or a gap with its reason."""
+    def check_ledger(self, stored: Sequence[GapLine], kept: Instant) -> None:
+        """Each interval of each meterID since `kept` has a value in the buffer, or a line of its
+        ledger with the reason."""
+        until = self.machine.true - 2 * HOUR
+        lines: dict[SeriesKey, list[GapLine]] = defaultdict(list)
+        for line in stored:
+            lines[line.key].append(line)
         for key, row in self.rows.items():
-            if row.first is None or self.clock_was_wrong:
-                continue
-            first = previous_boundary(row.first, row.send.every, self.zone)
-            count = count_boundaries(first, row.last, row.send.every, self.zone)
-            if row.settled < count:
-                raise Broken(f"{key.meter_id}: {row.settled} of {count} intervals are told of")
+            name, every, first = key.meter_id, row.send.every, row.first
+            assert first is not None, name
+            missing: dict[Instant, set[str]] = defaultdict(set)
+            for line in lines[key]:
+                start, end = self._boundary(key, line.first), self._boundary(key, line.last)
+                for at in self._between(start, end, every):
+                    missing[at].add(line.reason)
+            for end, gap in row.gaps:
+                for at in self._between(self._boundary(key, gap.stamp), end, every):
+                    if at > kept and not self._unsure(at) and gap.reason not in missing[at]:
+                        raise Broken(f"{name}: {at} has no line of the ledger for {gap.reason}")
+            told = {self._boundary(key, stamp) for stamp in row.stored} | missing.keys()
+            for end, gap in row.passed_over:
+                told.update(self._between(self._boundary(key, gap.stamp), end, every))
+            for at in self._between(max(first, kept), until, every):
+                if at not in told and not self._unsure(at):
+                    raise Broken(f"{name}: {at} has neither a value nor a line of the ledger")
+
+    def _between(self, first: Instant, last: Instant, every: Millis) -> Iterator[Instant]:
+        """The boundaries from `first` to `last`."""
+        at = next_boundary(first - 1, every, self.zone)
+        while at <= last:
+            yield at
+            at = next_boundary(at, every, self.zone)
+
+    def _unsure(self, at: Instant) -> bool:
+        """Was the clock wrong then?"""
+        return any(first <= at <= last for first, last in self._wrong)
+
+
+def _untold(place: Place, base: Seen, now: Seen) -> str:
+    """What hides that another meter stands there, or that it began anew; empty: nothing does."""
+    reads = [one for one in place.counts(base.true, now.true) if one.device is now.device]
+    if sum(one.total < base.total for one in reads) >= _READS:
+        return ""
+    if place.max_power is not None:
+        most = place.most_per_hour * (now.true - base.true) // HOUR + 1
+        near = now.total - base.total <= most
+        return "of two meters, as far apart as one may count" if near else ""
+    if place.serial and now.device.serial != base.device.serial:
+        # Known: the number is asked for once a day, and after the meter was silent.
+        soon = now.true - now.device.since <= DAY + HOUR
+        return "of two meters, before the serial number was asked for" if soon else ""
+    return "of two meters, which nothing tells"
+
+
+def _polls(row: Row, first: Instant, boundary: Instant, now: Stretch) -> list[tuple[Instant, int]]:
+    """The polls that may count into an interval, if that ended by a clock that was set so: when
+    that is by this clock, and the power."""
+    last, found = boundary + window(row.send.every), []
+    for poll in row.place.polls(first - now.off - _UNTIMED, last - now.off + _UNTIMED):
+        if poll.true > now.until:
+            break
+        cut = poll.true < now.since <= poll.true + _ROUND
+        if not poll.synchronised or cut or first <= poll.wall <= last:
+            found.append((poll.true + now.off, poll.power))
+    return found
+
+
+def _fits(
+    kind: str,
+    value: Decimal,
+    polls: list[tuple[Instant, int]],
+    first: Instant,
+    boundary: Instant,
+    every: Millis,
+) -> bool:
+    """Can it have been made of these? Those about a boundary are of either interval, and one or
+    two in ten may not have counted."""
+    powers = [power for _, power in polls]
+    if kind in ("last", "minimum", "maximum"):
+        return value in powers
+    if kind == "integral":
+        powers = [max(power, 0) for power in powers]
+    early = first + window(every)
+    times = [at for at, _ in polls]
+    head = sum(at <= early for at in times)
+    tail = next((nth for nth, at in enumerate(times) if at >= boundary), len(times))
+    inner = powers[head:tail]
+    ends = [*((one,) for one in powers[tail:]), ()]
+    for end in ends:
+        for start in range(head, -1, -1):
+            some = [*powers[start:head], *inner, *end]
+            for left in _but_few(some, len(some) // 5 + 1):
+                if left and abs(Decimal(sum(left)) / len(left) - value) <= _TENTHS:
+                    return True
+    return False
+
+
+def _but_few(some: list[int], most: int) -> Iterator[list[int]]:
+    """The list, and each without up to so many of its members."""
+    for few in range(min(most, len(some)) + 1):
+        for out in combinations(range(len(some)), few):
+            yield [one for nth, one in enumerate(some) if nth not in out]
 
 
 @cache
@@ -289,6 +463,8 @@ def nights(day: int, zone: ZoneInfo) -> tuple[Repeat, ...]:
 
 def _number(words: tuple[int, ...], place: Place) -> int:
     data = b"".join(word.to_bytes(2, "big") for word in words)
+    if place.counter.encoding.type == "f32":
+        return int(struct.unpack(">f", data)[0])
     if place.counter.encoding.type.startswith("bcd"):
         return int(data.hex())
     return int.from_bytes(data, "big")

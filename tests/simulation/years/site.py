@@ -7,12 +7,12 @@ import heapq
 import itertools
 import logging
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -48,7 +48,10 @@ ZONES = (
 )  # fmt: skip
 
 
-_COUNTED = ("counter", "consumption")
+Kind: TypeAlias = As | Literal["integral"]
+"""What a meterID is sent as; a power that is summed up is a consumption."""
+
+_COUNTED = ("counter", "consumption", "integral")
 
 
 class Killed(BaseException):
@@ -98,7 +101,7 @@ class Events(logging.Handler):
         super().__init__(logging.INFO)
         self.counts: Counter[str] = Counter()
         self.lines: Counter[tuple[object, ...]] = Counter()
-        self.last: list[tuple[Instant, str, Any]] = []
+        self.last: deque[tuple[Instant, str, Any]] = deque(maxlen=20)
         self.true: Callable[[], Instant] = lambda: 0
         self.said: Callable[[str, Any], None] = lambda event, fields: None
 
@@ -108,7 +111,7 @@ class Events(logging.Handler):
         at = self.true()
         about = tuple(fields.get(name) for name in ("meter", "sender", "meterID", "bus"))
         self.lines[event, at // DAY, about] += 1
-        self.last = [*self.last[-40:], (at, event, dict(fields))]
+        self.last.append((at, event, fields))
         self.said(event, fields)
 
 
@@ -126,7 +129,7 @@ class Site:
         self.machine = Machine(self.steps)
         self.zone_name = draw.choice(ZONES)
         self.zone = ZoneInfo(self.zone_name)
-        self.oracle = Oracle(self.zone, draw.choice(["start", "end"]))
+        self.oracle = Oracle(self.zone, self.machine, draw.choice(["start", "end"]))
         judge = self.judge = Judge(self)
         lot = random.Random(seed + 1)
         self.api = Energinet(
@@ -141,8 +144,6 @@ class Site:
         self.up = False
         self.full = False
         """Is the disk?"""
-        self.began_in_doubt = False
-        """Did it ever start with a clock that was wrong and taken to be right?"""
         self.story: list[tuple[Instant, str]] = []
         self.backfilled: set[SeriesKey] = set()
         self._others: list[Series] = []
@@ -157,12 +158,16 @@ class Site:
 
     def _places(self) -> Iterator[Place]:
         draw, now = self.draw, self.steps.true
+        energy = "active_energy_import_total"
         kinds = (
-            ("main", "active_energy_import_total", "u32", "0.01", None, 2_000),
-            ("sub", "active_energy_import_total", "bcd32", "0.1", "10000", 9),
-            ("water", "volume_total", "u64", "0.001", "100000", 300),
+            ("main", energy, "u32", "0.01", None, 2_000, draw.choice(["100000", "100000", None])),
+            ("sub", energy, "bcd32", "0.1", "10000", 9, None)
+            if draw.random() < 0.6
+            else ("sub", energy, "f32", "0.001", None, 100, draw.choice(["1000", None])),
+            ("water", "volume_total", "u64", "0.001", "100000", 300, None),
         )
-        for unit, (name, quantity, kind, scale, modulus, per_hour) in enumerate(kinds, start=1):
+        for unit, one in enumerate(kinds, start=1):
+            name, quantity, kind, scale, modulus, per_hour, power = one
             encoding = Encoding(kind)
             sentinel = (1 << 16 * encoding.words) - 1
             register = Register(
@@ -173,17 +178,21 @@ class Site:
             )  # fmt: skip
             device = Device(f"{unit}000001", 0, now - DAY, per_hour, draw.randrange(1 << 30))
             place = Place(name, unit, register, draw.random() < 0.4, device)
-            start = draw.choice([5_000, place.modulus - per_hour * draw.randint(100, 5_000)])
+            place.max_power = power and Decimal(power)
+            near_the_end = place.modulus - per_hour * draw.randint(100, 5_000)
+            start = 5_000 if kind == "f32" else draw.choice([5_000, near_the_end])
             place.device = evolve(device, start=start)
             yield place
 
     def _config(self, folder: Path) -> GatewayConfig:
         draw = self.draw
         gap: GapRule = draw.choice(["return", "return", "spread", "skip"])
-        poll = draw.choice([HOUR, HOUR, HOUR, HOUR, HOUR, 30 * MINUTE])
-        sends: dict[str, tuple[As, ...]] = {
-            "main": ("consumption", draw.choice(["mean", "maximum", "last"])),
-            "sub": ("consumption", "counter"),
+        polled = draw.random() < 0.4
+        poll = draw.choice([HOUR, 30 * MINUTE, 20 * MINUTE]) if polled else HOUR
+        more: tuple[Kind, ...] = ("mean", "minimum", "maximum", "last", "integral")
+        sends: dict[str, tuple[Kind, ...]] = {
+            "main": ("consumption", *([draw.choice(more)] if polled else [])),
+            "sub": ("consumption", *(["counter"] if draw.random() < 0.3 else [])),
             "water": (draw.choice(["counter", "consumption"]),),
         }
         meters = []
@@ -192,14 +201,15 @@ class Site:
             send = tuple(
                 SendSettings(
                     SeriesKey("", f"{nth}00{which}"),
-                    place.counter.name if as_ in _COUNTED else "active_power_total",
-                    as_, HOUR, "basement", gap,
+                    place.counter.name if kind in _COUNTED else "active_power_total",
+                    "consumption" if kind == "integral" else kind, HOUR, "basement", gap,
+                    "active_power_total" if kind == "integral" else "",
                 )
-                for which, as_ in enumerate(sends[place.name], start=1)
+                for which, kind in enumerate(sends[place.name], start=1)
             )  # fmt: skip
             multiplier = Decimal(draw.choice(["1", "40", "0.5"])) if nth == 2 else Decimal(1)
             serial = place.device.serial if place.serial and draw.random() < 0.5 else None
-            power = Decimal(100_000) if nth == 1 else None
+            power = None if place.max_power is None else place.max_power * multiplier
             meters.append(
                 MeterSettings(
                     place.name, "riser", place.unit, made, send, multiplier, serial, power
@@ -230,7 +240,6 @@ class Site:
 
     def start(self) -> None:
         """The service begins."""
-        self.began_in_doubt |= self.api.in_doubt
         self.store = FusedStore(self.config.buffer, self.machine)
         self.store.site = self
         self._build()

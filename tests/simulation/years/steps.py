@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any, TypeVar
 
-from attrs import define
+from attrs import define, frozen
 
 from gateway.clock import Clock, Instant, Millis
 from gateway.energinet.uploader import Uploader
@@ -55,9 +55,13 @@ class _Task:
     until: int | None = 0
 
     def ready(self, micros: int) -> bool:
-        if self.until is not None and self.until <= micros:
+        until = self.until
+        if until is not None and until <= micros:
             return True
-        return any(event.is_set() for event in self.events)
+        for event in self.events:  # noqa: SIM110 - asked millions of times
+            if event.is_set():
+                return True
+        return False
 
 
 class Steps:
@@ -120,6 +124,16 @@ class Steps:
         return bool(ready)
 
 
+@frozen
+class Stretch:
+    """True time in which the wall clock was ahead by the same, and taken to be right or not."""
+
+    since: Instant
+    until: Instant
+    off: Millis
+    believed: bool
+
+
 class Machine:
     """The clocks of the machine that the gateway runs on."""
 
@@ -129,7 +143,26 @@ class Machine:
         self.off: Millis = 0
         """How far the wall clock is ahead of the truth."""
         self.is_synchronised = True
+        self._before: list[Stretch] = []
+        self._since = steps.true
         self.boot()
+
+    def set(self, off: Millis, *, synchronised: bool) -> None:
+        """Set the wall clock, and say whether it is taken to be right."""
+        now = self._steps.true
+        was = Stretch(self._since, now, self.off, self.is_synchronised)
+        self._before.append(was)
+        self._since, self.off, self.is_synchronised = now, off, synchronised
+
+    def stretches(self) -> Iterator[Stretch]:
+        """The latest first, which is not over."""
+        yield Stretch(self._since, self._steps.true, self.off, self.is_synchronised)
+        yield from reversed(self._before)
+
+    @property
+    def true(self) -> Instant:
+        """What a perfect clock shows."""
+        return self._steps.true
 
     def boot(self) -> None:
         """A new boot begins now."""
