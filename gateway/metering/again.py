@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from gateway.clock import Instant, Millis
 from gateway.metering.counted import divided
@@ -205,7 +205,7 @@ class ConsumptionAgain:
         parts = self._parts(stored)
         if not parts:
             yield from self.rest()
-        for one in self._chain.believable(doubted, stored):
+        for one in self._chain.believable(self._up_to_base(doubted, stored), stored):
             moved = self._since_last(one) if sure or self._chain.adjacent(one) else "no_base"
             if isinstance(moved, Decimal):
                 yield Again(one, moved)
@@ -221,6 +221,18 @@ class ConsumptionAgain:
             yield Again(stored, value, moved if isinstance(moved, str) else "")
         self._chain.last, self._newest = stored, stored.n
         self._wordless, self._given = [], 0
+
+    def _up_to_base(self, doubted: Sequence[Stored], stored: Stored) -> Sequence[Stored]:
+        """What a reading was reckoned from was read later in the window of the last boundary than
+        what was doubted there, if it is more: that is what the counter showed at this boundary."""
+        own = stored.raw.before()
+        if not (doubted and own.blocks):
+            return doubted
+        *before, last = doubted
+        base, held = (decoded(self._chain.source, raw) for raw in (own, last.raw))
+        if isinstance(base, str) or isinstance(held, str) or base <= held:
+            return doubted
+        return [*before, evolve(last, raw=own)]
 
     def rest(self) -> Iterator[Again]:
         """What is still held back, after the last."""

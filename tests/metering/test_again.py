@@ -151,6 +151,19 @@ def test_a_boundary_of_whose_words_nothing_was_made_gets_its_value():
     assert values(list(counter.take(last, doubted((1, "12.5"), (2, "14"))))) == ["12.5", "14", "16"]
 
 
+def test_energy_between_a_doubted_read_and_the_one_that_was_believed_is_not_lost():
+    """At the same boundary, of which nothing was made: a reading brings along what it was reckoned
+    from."""
+    shelf = Shelf()
+    at_hours(meter(send()), shelf, "10", "11", None, "16")
+    first, last = of(shelf)
+    own, base = (energy(NOON, kwh).raw.blocks for kwh in ("16", "12.75"))
+    last = evolve(last, raw=RawWords((*own, *base)))
+    moved = ConsumptionAgain(send(), source(), UTC)
+    list(moved.take(first))
+    assert values(list(moved.take(last, doubted((1, "12.5"))))) == ["1.75", "3.25"]
+
+
 @pytest.mark.parametrize("kwh", ["0", "9", "17", "42949672.95"])
 def test_words_that_do_not_fit_what_comes_before_and_after_are_a_bad_read_still(kwh):
     shelf = Shelf()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 from gateway.app import Gateway
@@ -72,7 +73,7 @@ def test_three_weeks_of_a_wrong_word_order_become_the_truth_in_the_fewest_reques
             before = {name: world.received(name) for name in METERS}
             profile(tmp_path, "big")
             gateway.reload()
-            await world.clock.at(end + HOUR + 5 * MINUTE)
+            await world.clock.at(end + 2 * HOUR + 5 * MINUTE)  # a consumption follows what was held
             await all_sent(gateway, world)
             had = {name: len(values) for name, values in before.items()}
             counts = await gateway.store.counts()
@@ -103,8 +104,10 @@ def test_three_weeks_of_a_wrong_word_order_become_the_truth_in_the_fewest_reques
             assert list(moved) == boundaries[:-1]
             for stamp, value in counter.items():
                 assert world.shown(name, stamp) <= value <= world.shown(name, stamp + MINUTE)
-            for stamp in boundaries[:-1]:
-                assert moved[stamp] == counter[stamp + HOUR] - counter[stamp]
+            reckoned = {b: counter[b + HOUR] - counter[b] for b in boundaries[:-1]}
+            assert sum(moved.values()) == sum(reckoned.values())
+            # At a boundary that was asked several times each may have another of the answers.
+            assert all(abs(moved[b] - reckoned[b]) < Decimal("0.1") for b in reckoned)
             values += len(counter) + len(moved) + len(mean)
         assert all(" was " in line for line in world.standin.violations)  # values, not limits
         print(
