@@ -35,6 +35,9 @@ Transaction: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection]
 REPEATED: Final = "repeated"
 """Why a value is dropped whose stamp has one already."""
 
+_LOOKED_THROUGH: Final = 4
+"""Blocks whose stamps are remembered: 0.4 MB each."""
+
 HEADS_EACH: Final = 4
 """Readings of each series, at least, between two times that the heads of all are written."""
 
@@ -65,6 +68,8 @@ class _Plan:
         """Series to the numbers of values that are counted and not stored."""
         self.heads: dict[int, tuple[int, int, int]] = {}
         """Series to newest id, last number and latest stamp, as they will be."""
+        self.recent: dict[int, int] = {}
+        """Series to the stamp of the reading that will be the last stored."""
         self.gaps: dict[int, Row] = {}
         """Rows of `gaps` by id, new or grown."""
         self.runs = dict(index.gaps)
@@ -99,10 +104,12 @@ class _Plan:
             why = reading.held
             self.records.append(chunks.pack(line.id, n, stamp, reading.value, words, why))
             self.places.append((line, id, n, stamp))
+            if not self.past:
+                self.recent[line.id] = stamp
             if why:
                 self.held.append((line, id, n, why))
 
-    def ledger(self) -> None:
+    def ledger(self, connection: sqlite3.Connection) -> None:
         """A gap lengthens the run before it if the reason is the same and no reading is between."""
         for gap in self.commit.gaps:
             line = _line(self.index, gap.key)
@@ -110,9 +117,11 @@ class _Plan:
             end = stamp if gap.last is None else _seconds(gap.last)
             run = self.runs.get(line.id)
             if run is not None and stamp <= run[2]:
-                continue
-            latest = self.heads.get(line.id, (0, 0, line.latest))[2]
-            if run is not None and run[3] == gap.reason and latest <= run[2]:
+                if run[1] <= stamp or _is_told(connection, line.id, stamp):
+                    continue
+                run = None  # the clock was ahead: what comes now is of before that
+            recent = self.recent.get(line.id, line.latest if line.recent is None else line.recent)
+            if run is not None and run[3] == gap.reason and not run[2] < recent <= stamp:
                 run = (run[0], run[1], end, run[3], run[4] + gap.count)
             else:
                 self.gap_top += 1
@@ -221,7 +230,7 @@ def append(
     with transaction() as connection:
         plan = _Plan(index, commit, past=past)
         plan.readings(connection)
-        plan.ledger()
+        plan.ledger(connection)
         chunks.insert(connection, index.top + 1, plan.records)
         connection.executemany(GAPS.insert, plan.gaps.values())
         change = Change(index)
@@ -269,6 +278,10 @@ def _late(
     for number, block in index.blocks.items():
         if block.latest < earliest or block.earliest > latest:
             continue
+        if number in index.closed:
+            known = _places(connection, index, number)
+            if not any(_place(series, stamp) in known for series, stamp in asked):
+                continue
         stored = chunks.stamped(connection, number, stamps)
         found.update(
             ((record.series, record.stamp), (record.value, record.words))
@@ -346,3 +359,28 @@ def _seconds(stamp: Instant) -> int:
     if stamp % 1000:
         raise ValueError(f"stamp {stamp} is not in whole seconds")
     return stamp // 1000
+
+
+def _place(series: int, stamp: int) -> int:
+    """A series and a stamp in one number."""
+    return series << 40 | stamp
+
+
+def _places(connection: sqlite3.Connection, index: Index, number: int) -> frozenset[int]:
+    """Of the readings of a closed block, also of those that were deleted since it was looked
+    through. Where the clock was ahead for an hour, a year of readings is not the latest."""
+    found = index.places.pop(number, None)
+    if found is None:
+        found = frozenset(_place(one.series, one.stamp) for one in chunks.block(connection, number))
+        while len(index.places) >= _LOOKED_THROUGH:
+            del index.places[next(iter(index.places))]  # that was not asked for longest
+    index.places[number] = found
+    return found
+
+
+def _is_told(connection: sqlite3.Connection, series: int, stamp: int) -> bool:
+    """Is it in the ledger that this stamp is missing?"""
+    row = connection.execute(
+        "SELECT 1 FROM gaps WHERE series = ? AND first <= ? AND last >= ?", (series, stamp, stamp)
+    ).fetchone()
+    return row is not None

@@ -56,6 +56,8 @@ class Line:
     """Its number; 0: not looked up."""
     latest: int = -(1 << 62)
     """The latest stamp, s."""
+    recent: int | None = None
+    """That of the reading stored last: earlier where the clock had been ahead. None: not known."""
     in_flight: int = 0
 
     def set_spans(self, spans: Spans) -> None:
@@ -204,6 +206,9 @@ class Index:
         """Open blocks that were read and hold nothing for a sender to send."""
         self.starts: dict[str, dict[int, int]] = {}
         """Of those that do, the id of the first chunk in which something waits for that sender."""
+        self.places: dict[int, frozenset[int]] = {}
+        """Of closed blocks that were looked through of late: what `place` gives of their readings.
+        """
         self.names: dict[str, int] = {}
         """Texts that samples repeat (meters, boots), by their row in `names`."""
         self.gap_top = 0
@@ -335,6 +340,8 @@ def note(
         if not past:
             line.newest, line.newest_n = id, n
     line.latest = max(line.latest, stamp)
+    if not past:
+        line.recent = stamp
     block = index.blocks.get(id >> BLOCK_BITS)
     if block is None:
         block = index.blocks[id >> BLOCK_BITS] = Block()

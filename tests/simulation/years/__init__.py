@@ -102,7 +102,6 @@ class Figures:
     fired: Counter[str] = field(factory=Counter)
     rows: Counter[str] = field(factory=Counter)
     kinds: Counter[str] = field(factory=Counter)
-    known: Counter[str] = field(factory=Counter)
     events: Counter[str] = field(factory=Counter)
     gaps: Counter[str] = field(factory=Counter)
     fates: Counter[str] = field(factory=Counter)
@@ -125,7 +124,6 @@ class Figures:
         self.gaps += site.oracle.gaps
         self.fates += site.judge.fates
         self.energy.update(site.oracle.energy)
-        self.known += site.oracle.known
         self.stored += site.oracle.count
         self.requests += site.api.requests
         self.values += site.api.values
@@ -153,7 +151,6 @@ class Figures:
             f"what is missing: {_listed(self.gaps)}",
             f"consumption: {_listed(self.energy)}",
             f"values: {_listed(self.kinds)}",
-            f"known not to be right yet: {_listed(self.known) or 'nothing'}",
             "faults: " + ", ".join(f"{name} {self.fired[name]}" for name in FAULTS),
             "answers of Energinet: "
             + ", ".join(f"{ROWS[name]} {self.rows[name]}" for name in ROWS),

@@ -82,9 +82,9 @@ class Row:
     """What was committed as missing, and the last boundary of each."""
     ledger_end: Instant = 0
     """The last stamp of them."""
-    passed_over: list[tuple[Instant, Gap]] = field(factory=list)
-    """Those that came when the ledger had later ones, made while the clock was ahead. It does not
-    take them, which is known."""
+    behind: list[tuple[Instant, Gap]] = field(factory=list)
+    """Those that came when there were later ones, made while the clock was ahead: they may have a
+    line with another reason already."""
 
     @property
     def kind(self) -> str:
@@ -106,8 +106,6 @@ class Oracle:
     energy: dict[str, Decimal] = field(factory=lambda: defaultdict(Decimal))
     """Where what the counters moved has gone, by fate."""
     fired: Callable[[str], None] = lambda fault: None
-    known: Counter[str] = field(factory=Counter)
-    """What is known not to be right yet, how often."""
     _wrong: list[tuple[Instant, Instant]] = field(factory=list)
     """True time in which the clock was wrong and taken to be right: intervals may be there twice,
     or never have been."""
@@ -248,8 +246,7 @@ class Oracle:
 
     def _gap(self, row: Row, boundary: Instant, gap: Gap) -> None:
         if gap.stamp <= row.ledger_end:
-            row.passed_over.append((boundary, gap))
-            self.known["missing values that the ledger leaves out after a step back"] += gap.count
+            row.behind.append((boundary, gap))
         else:
             row.gaps.append((boundary, gap))
             row.ledger_end = gap.stamp if gap.last is None else gap.last
@@ -371,8 +368,10 @@ class Oracle:
                     if at > kept and not self._unsure(at) and gap.reason not in missing[at]:
                         raise Broken(f"{name}: {at} has no line of the ledger for {gap.reason}")
             told = {self._boundary(key, stamp) for stamp in row.stored} | missing.keys()
-            for end, gap in row.passed_over:
-                told.update(self._between(self._boundary(key, gap.stamp), end, every))
+            for end, gap in row.behind:
+                for at in self._between(self._boundary(key, gap.stamp), end, every):
+                    if at > kept and not self._unsure(at) and at not in told:
+                        raise Broken(f"{name}: {at} has no line of the ledger for {gap.reason}")
             for at in self._between(max(first, kept), until, every):
                 if at not in told and not self._unsure(at):
                     raise Broken(f"{name}: {at} has neither a value nor a line of the ledger")
