@@ -433,6 +433,7 @@ meters:
     (folder / "my-meter.yaml").write_text(own, "utf-8")
 
 
+@pytest.mark.timeout(500)  # dozens of processes, one after the other
 async def test_every_documented_command_works_on_a_running_gateway(
     tmp_path: Path, free_tcp_port: int
 ) -> None:
