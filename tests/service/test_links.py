@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -32,20 +31,20 @@ async def test_a_usb_adapter_that_is_pulled_is_found_again_by_its_stable_path(
     line.close()
     stable.unlink()
     await service.says("bus.down")
-    holder = os.openpty()  # so that the adapter gets another name, as /dev/ttyUSB1
-    line = SimulatedLine([meter], SerialLink("", 9600))
-    stable.symlink_to(line.open())
+    two = [SimulatedLine([meter], SerialLink("", 9600)) for _ in range(2)]
+    for one in two:
+        one.open()
+    line = next(one for one in two if one.path != first_port)  # as /dev/ttyUSB1
+    stable.symlink_to(line.path)
     put_back = time.monotonic()
-    assert line.path != first_port
     before = len(await service.stored(1))
     await service.says("bus.up", 2)
     await service.stored(before + 1)
     assert time.monotonic() - put_back < 30
     assert service.descriptors("/dev/pts/") == 1
     await service.stop()
-    line.close()
-    for end in holder:
-        os.close(end)
+    for one in two:
+        one.close()
     assert service.levels() == {"info", "warning"}
     assert len(service.lines("bus.down")) == 1
 
