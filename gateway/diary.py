@@ -79,8 +79,13 @@ class Diary(logging.Handler):
             self._waiting.clear()
         if not taken:
             return
+        noting = asyncio.ensure_future(self._shelf.note(self._entries(taken)))
         try:
-            await self._shelf.note(self._entries(taken))
+            await asyncio.shield(noting)
+        except asyncio.CancelledError:  # the process ends: what was taken is kept before that
+            with contextlib.suppress(StoreError):
+                await noting
+            raise
         except StoreError:
             with self._alone():
                 self._waiting = deque([*taken, *self._waiting], MOST_WAITING)

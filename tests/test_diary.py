@@ -228,3 +228,26 @@ async def test_the_read_only_store_has_them_too(tmp_path: Path) -> None:
     assert len(await reader.events(10, ALL)) == 1
     await reader.close()
     await store.close()
+
+
+async def test_what_is_being_kept_when_the_process_ends_is_kept() -> None:
+    """As an error just before a stop: the commit waits for its turn in the buffer's thread."""
+    shelf, clock = Shelf(), FakeClock(START)
+    turn = asyncio.Event()
+    note = shelf.note
+
+    async def in_its_turn(entries: Sequence[Entry]) -> None:
+        await turn.wait()
+        await note(entries)
+
+    shelf.note = in_its_turn  # type: ignore[method-assign]
+    diary = Diary(shelf, clock)
+    with diary.open():
+        running = asyncio.create_task(diary.run())
+        log("bus.up", bus="riser", link="x")
+        await clock.pass_(EVERY + 1)
+        running.cancel()
+        asyncio.get_running_loop().call_later(0.05, turn.set)
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert [entry.event for entry in shelf.kept] == ["bus.up"]

@@ -77,8 +77,10 @@ def test_the_likely_units_are_asked_with_every_setting_before_all_others() -> No
     assert [told(step.link) for step in found] == [  # type: ignore[arg-type]
         "9600 none", "19200 none", "9600 none", "19200 none",
     ]  # fmt: skip
-    # As a PAC2200 and an EM420 leave their makers.
-    assert found[0].units == found[1].units == (*range(1, 11), 126, 247)
+    assert found[0].units == found[1].units
+    assert found[0].units[:10] == tuple(range(1, 11))
+    assert {126, 247} <= set(found[0].units[10:])  # as a PAC2200 and an EM420 leave their makers
+    assert len(found[0].units) < 30
     assert sorted(found[0].units + found[2].units) == list(range(1, 248))
     assert steps([TCP], (200, 1, 126), PROFILES) == (Step(TCP, (1, 126, 200)),)
 
