@@ -246,6 +246,7 @@ def test_ctrl_c_ends_it_and_keeps_what_was_found(tmp_path: Path) -> None:
 def test_an_adapter_that_is_pulled_ends_it_and_what_was_found_is_kept(tmp_path: Path) -> None:
     served = SimulatedLine([meter("abb-b23", 1)], SerialLink("", 9600))
     port = served.open()
+    holder = os.open(port, os.O_RDWR | os.O_NOCTTY)  # no other test's line gets its number
     one = Background(tmp_path, "scan", port, "--wait", "1s")
     try:
         one.wait_for(lambda: "unit 1 at 9600 8N1: abb-b23" in one.err)
@@ -253,6 +254,7 @@ def test_an_adapter_that_is_pulled_ends_it_and_what_was_found_is_kept(tmp_path: 
         assert one.process.wait(PATIENCE) == 69
     finally:
         one.kill()
+        os.close(holder)
     assert "profile: abb-b23" in one.out
     assert f"error: {port}: " in one.err
     assert "  try: " in one.err
