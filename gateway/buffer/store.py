@@ -179,9 +179,8 @@ class Store(Reads):
                         checkpoint = "PASSIVE"
                         reader = schema.connect_read_only(self._path)
                         last.callback(reader.close)
-                    connection.execute(
-                        "PRAGMA busy_timeout = 500"
-                    )  # a reader does not hold up a stop
+                    # A reader does not hold up a stop.
+                    connection.execute("PRAGMA busy_timeout = 500")
                     connection.execute(f"PRAGMA wal_checkpoint({checkpoint})")
                 connection.close()
 

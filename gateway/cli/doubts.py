@@ -12,13 +12,11 @@ from attrs import define, frozen
 from gateway.clock import Instant, utc
 from gateway.errors import Mistake
 from gateway.metering.counter import Bound, Known, Suspect, judge, modulus_of
-from gateway.metering.quantity import QUANTITIES
 from gateway.metering.reading import SeriesKey
 from gateway.metering.register import factor_of
 from gateway.metering.settings import MeterSettings, SendSettings
-from gateway.metering.source import Source
+from gateway.metering.source import Source, most_an_hour
 
-_W_IN_KW: Final = 1000
 _HINT: Final = "mend it, or --accept-doubtful: the meter may have been replaced, or gone round"
 
 
@@ -46,16 +44,13 @@ def bounds(meters: Iterable[MeterSettings]) -> dict[SeriesKey, Bound]:
 
 
 def _bound(meter: MeterSettings, send: SendSettings) -> Bound:
-    per_hour = None
-    if meter.max_power is not None and QUANTITIES[send.quantity].unit == "kWh":
-        per_hour = meter.max_power / _W_IN_KW
     source, modulus, step = Source(meter, send.quantity), None, Decimal(0)
     if len(source.registers) == 1:
         factor = factor_of(source.registers[0], lambda _: None)
         if isinstance(factor, Decimal):
             modulus, step = modulus_of(source.registers[0], factor), abs(factor)
     wraps = None if modulus is None else modulus * source.multiplier
-    return Bound(per_hour, wraps, step * source.multiplier)
+    return Bound(most_an_hour(meter, send.quantity), wraps, step * source.multiplier)
 
 
 @define

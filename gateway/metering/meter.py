@@ -26,7 +26,6 @@ from gateway.metering.reading import (
     KeptSample,
     Reading,
     Sample,
-    Series,
     SeriesKey,
 )
 from gateway.metering.register import Register
@@ -120,13 +119,6 @@ class Meter:
         """Is state to be saved with the next step?"""
 
     # ------------------------------------------------------------------------------- asking
-
-    def series(self) -> tuple[Series, ...]:
-        """What it sends, in the order of the configuration."""
-        return tuple(
-            Series(s.key, self.name, s.quantity, s.as_, s.every, s.sender)
-            for s in self.settings.send
-        )
 
     def poll_registers(self) -> tuple[Register, ...]:
         """What to read at a poll."""

@@ -52,6 +52,13 @@ _ABSENT: Final = Found(None, "not_available")
 _UNDECODABLE: Final = Found(None, "undecodable")
 
 
+def most_an_hour(settings: MeterSettings, quantity: str) -> Decimal | None:
+    """The kWh that a counter can move in an hour, behind the multiplier; None: nothing tells."""
+    if settings.max_power is None or QUANTITIES[quantity].unit != "kWh":
+        return None
+    return settings.max_power / _W_IN_KW
+
+
 class Source:
     """A quantity's registers, its multiplier and, of a counter, what is known and suspected."""
 
@@ -67,9 +74,8 @@ class Source:
         self.multiplier = Decimal(1) if facts.unit in _UNSCALED else settings.multiplier
         self._plainly = self.multiplier == 1
         self._a_day = A_DAY / self.multiplier
-        self._per_hour: Decimal | None = None
-        if settings.max_power is not None and facts.unit == "kWh":
-            self._per_hour = settings.max_power / _W_IN_KW / self.multiplier
+        most = most_an_hour(settings, quantity)
+        self._per_hour = None if most is None else most / self.multiplier
         self.known: Known | None = None
         self.suspect: Suspect | None = None
         self.zero_since: Instant | None = None

@@ -21,6 +21,7 @@ from gateway.buffer.store import Store
 from gateway.cli.main import run
 from gateway.clock import DAY, HOUR, SystemClock
 from gateway.config import load
+from gateway.config.heirs import series_of
 from gateway.energinet.standin import StandIn
 from gateway.errors import StoreUnavailable
 from gateway.metering.interval import repeats
@@ -93,7 +94,7 @@ class Place:
         meter = Meter(config.meters[0], zone, label, bus.poll)
         store = Store(BufferSettings(path=str(self.folder / "readings.db")), SystemClock())
         await store.open()
-        await store.declare(meter.series())
+        await store.declare(series_of(config))
         meter.restore(await store.last(), (await store.states()).get("main"))
         for hour in range(first, end):
             at = self.start + hour * HOUR

@@ -22,6 +22,7 @@ from gateway.buffer.appending import Appended
 from gateway.buffer.settings import BufferSettings
 from gateway.buffer.store import Store
 from gateway.clock import DAY, HOUR, MINUTE, SECOND, Instant
+from gateway.config.heirs import series_of
 from gateway.config.settings import GatewayConfig
 from gateway.energinet.settings import EnerginetSettings, Secret, SenderSettings
 from gateway.energinet.slots import Slots
@@ -279,8 +280,7 @@ class Site:
         self.up = True
 
     def _series(self) -> list[Series]:
-        own = [one for meter in self.plant.meters.values() for one in meter.series()]
-        return [*own, *self._others]
+        return [*series_of(self.config), *self._others]
 
     def declare(self, series: Series) -> None:
         """One more, of which the values come from elsewhere."""
